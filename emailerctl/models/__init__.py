@@ -1,0 +1,1 @@
+"""Nouns of the field.  Standard library, email-validator, idna; no I/O."""

@@ -1,0 +1,1 @@
+"""Next hops: one file each, five parts, same order (CONTRIBUTING.md)."""

@@ -1,0 +1,1 @@
+"""How a consumer learns that a message is due."""

@@ -1,0 +1,98 @@
+"""The commented `emailer.toml`, and its JSON Schema for editors: both from the model."""
+
+import json
+import textwrap
+from typing import Any
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from emailerctl.settings.loading import sections
+from emailerctl.settings.model import Section, Settings
+
+_HEAD = """\
+# Settings of emailerctl.  Every line that starts with "#" and a name is a setting with its
+# default: take the "#" away to change it.  `emailerctl config check` looks at the whole file,
+# `emailerctl config show --origin` says where each value comes from.
+#
+# Order: flags > environment > this file > defaults.  The variable of a setting is
+# EMAILER_<TABLE>__<NAME>: EMAILER_API__PORT, EMAILER_PROVIDERS__RELAY__HOST.
+# Durations have a unit: 500ms 30s 5m 2h 3d.  A secret can be in a file of mode 0600 instead:
+# password_file for password, EMAILER_PROVIDERS__RELAY__PASSWORD_FILE for its variable.
+"""
+
+_PROVIDERS = """\
+# The next hops, a table each: [providers.NAME].  NAME is yours: a-z, 0-9, _ and -.
+#
+# kind = "smtp": any SMTP host.
+#[providers.relay]
+#kind = "smtp"
+#host = "smtp.example.org"
+#port = 587
+# starttls (required, verified), implicit (TLS from the first byte), opportunistic, or none.
+#tls = "starttls"
+#username = "mailer"
+#password_file = "/run/secrets/smtp_password"
+# Envelope sender; empty: what the message or [defaults] envelope_sender says.
+#return_path = "bounces@example.org"
+# How long to wait for the reply after the last byte (RFC 5321: ten minutes).
+#final_reply = "600s"
+# Connection-level failures in a row after which the next hop rests, and how long at first.
+#breaker_failures = 5
+#breaker_pause = "30s"
+
+# kind = "sandbox": sends nothing, keeps everything, fails on request.
+#[providers.try]
+#kind = "sandbox"
+"""
+
+
+def build_example() -> str:
+    """Return an `emailer.toml` that sets nothing and shows everything."""
+    parts = [_HEAD]
+    for name in Settings.model_fields:
+        if name == "providers":
+            parts.append(_PROVIDERS)
+        else:
+            parts.append(_build_table(name, sections()[name]))
+    return "\n".join(parts)
+
+
+def build_schema() -> dict[str, Any]:
+    """Return the JSON Schema of `emailer.toml`, for editors."""
+    schema = Settings.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "emailer.toml"
+    for definition in schema["$defs"].values():
+        properties = definition.get("properties", {})
+        for key, description in list(properties.items()):
+            if description.get("format") == "password":
+                properties[f"{key}_file"] = {
+                    "type": "string",
+                    "description": f"Path of a file of mode 0600 that holds {key}.",
+                }
+    schema["properties"]["providers"]["additionalProperties"] |= {
+        "required": ["kind"],
+        "properties": {"kind": {"type": "string"}},
+    }
+    return schema
+
+
+def _build_table(name: str, section: type[Section]) -> str:
+    lines = [f"# {(section.__doc__ or '').strip()}", f"[{name}]"]
+    written = section().model_dump(mode="json", by_alias=True)
+    for field_name, field in section.model_fields.items():
+        key = field.alias or field_name
+        lines += _build_comment(field)
+        value = "" if field.annotation is SecretStr else written[key]
+        lines.append(f"#{key} = {json.dumps(value, ensure_ascii=False)}")
+        if field.annotation is SecretStr:
+            lines.append(f'#{key}_file = ""')
+    return "\n".join(lines) + "\n"
+
+
+def _build_comment(field: FieldInfo) -> list[str]:
+    said = field.description or ""
+    return textwrap.wrap(
+        said, 94, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False
+    )

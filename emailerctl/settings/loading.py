@@ -1,0 +1,383 @@
+"""Flags over variables over the file over defaults, with every fault named at once."""
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from emailerctl.errors import ConfigurationError
+from emailerctl.models.address import AddressInvalid, parse_mailbox
+from emailerctl.models.text import shorten
+from emailerctl.settings.model import Section, Settings
+from emailerctl.settings.secret import MASK, find_exposure, is_secret, read_secret
+from emailerctl.settings.sources import (
+    PREFIX,
+    Given,
+    KeyPath,
+    Source,
+    find_file,
+    find_place,
+    read_environment,
+    read_file,
+    read_flags,
+    variable_of,
+)
+
+# What the contract names and this version lacks; never ignored.
+_NOT_YET: tuple[KeyPath, ...] = (("ingest",), ("queue", "forestmq"), ("queue", "nats"))
+
+CheckProviders = Callable[[Settings], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One setting as it is: its value for people (secrets masked), and who said so."""
+
+    key: str
+    value: object
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    place: str
+    key: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.key}: {self.detail}"
+
+
+def load(
+    path: Path | None = None,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    environ: Mapping[str, str],
+    check_providers: CheckProviders | None = None,
+) -> Settings:
+    """Read the settings: flags > environment > `emailer.toml` > defaults (product.md §7).
+
+    Args:
+        path: the file; without one `EMAILER_CONFIG`, `./emailer.toml`,
+            `/etc/emailer/emailer.toml`, whichever is first.
+        overrides: what flags say, by dotted key: `{"api.port": "8081"}`.
+        environ: the environment variables.
+        check_providers: looks at the next hops' tables, which are their adapters' business;
+            raises ConfigurationError.
+
+    Raises:
+        ConfigurationError: names every fault with key, file and line or variable, value, cure.
+    """
+    file = find_file(path, environ)
+    layers = [read_flags(overrides or {}), read_environment(environ)]
+    if file:
+        layers.append(read_file(file))
+    faults = [fault for layer in layers for fault in _find_unknown(layer)]
+    given: dict[KeyPath, Given] = {}
+    for layer in layers:
+        for key, one in _refer_to_files(layer, faults).items():
+            given.setdefault(key, one)
+    places = {key: place for layer in reversed(layers) for key, place in layer.places.items()}
+    places |= {key: one.origin for key, one in given.items()}
+    warned: list[str] = []
+    values = dict(_resolve(given, faults, warned))
+    known = {key: value for key, value in values.items() if not _is_unknown(key)}
+    settings, invalid = _validate(known, places)
+    faults.extend(invalid)
+    next_hops = {key[1] for key in known if key[0] == "providers"}
+    faults.extend(_cross_check(settings, next_hops, places))
+    if faults:
+        raise _error(faults)
+    settings._origins.update({".".join(key): place for key, place in places.items()})  # noqa: SLF001
+    settings._warnings.extend(warned)  # noqa: SLF001
+    if check_providers:
+        check_providers(settings)
+    return settings
+
+
+def origins(settings: Settings) -> list[Origin]:
+    """Return every setting with its value, secrets masked, and where it comes from."""
+    said = settings._origins  # noqa: SLF001
+    return [
+        Origin(".".join(key), value, said.get(".".join(key), "default"))
+        for key, value in _values(settings)
+    ]
+
+
+def warnings(settings: Settings) -> list[str]:
+    """Return what is legal and unwise, for `config check` and the daemons' logs."""
+    return list(settings._warnings)  # noqa: SLF001
+
+
+def locate(settings: Settings, key: str) -> str:
+    """Return where the dotted *key* was set: file and line, variable, flag or default."""
+    parts = tuple(key.split("."))
+    places = {tuple(name.split(".")): place for name, place in settings._origins.items()}  # noqa: SLF001
+    return find_place(places, parts) or "default"
+
+
+def known_keys() -> dict[KeyPath, bool]:
+    """Return the path of every setting but the next hops', and whether it is a secret."""
+    return {
+        (section, field.alias or name): field.annotation is SecretStr
+        for section, model in sections().items()
+        for name, field in model.model_fields.items()
+    }
+
+
+def sections() -> dict[str, type[Section]]:
+    """Return the tables of `emailer.toml` that this module describes, in order."""
+    return {
+        name: field.annotation
+        for name, field in Settings.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+    }
+
+
+_KNOWN = known_keys()
+_SECTIONS = frozenset(sections()) | {"providers"}
+_NAMES = frozenset(_KNOWN) | {(*key[:-1], f"{key[-1]}_file") for key in _KNOWN if _KNOWN[key]}
+
+
+def _is_unknown(key: KeyPath) -> bool:
+    if key[0] == "providers":
+        return len(key) not in {2, 3}
+    return key not in _KNOWN
+
+
+def _secret(key: KeyPath) -> bool:
+    if key[0] == "providers":
+        return len(key) == 3 and is_secret(key[2])
+    return _KNOWN.get(key, False)
+
+
+def _find_unknown(source: Source) -> Iterator[_Fault]:
+    """Yield a fault for each key that no setting has, with the nearest that one has."""
+    said: set[str] = set()
+    for key, one in source.given.items():
+        fault = _explain(key, one)
+        if not fault:
+            continue
+        place = one.origin
+        if len(key) > 1 and key[0] not in _SECTIONS and key[:1] in source.places:
+            place = source.places[key[:1]]  # a table of that name: said once
+        if f"{place}{fault}" not in said:
+            said.add(f"{place}{fault}")
+            yield _Fault(place, *fault)
+
+
+def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
+    """Return the name and what is wrong with it, if no setting has it."""
+    if _fits(key, one.value):
+        return None
+    dotted = ".".join(key)
+    for lacking in _NOT_YET:
+        if key[: len(lacking)] == lacking:
+            return f"[{'.'.join(lacking)}]", "not in this version; remove it"
+    if key[0] == "providers":
+        return dotted, "is no setting of a next hop; those are in a table: [providers.NAME]"
+    if len(key) == 1 and key[0] in _SECTIONS:
+        return dotted, f"this is a table: [{dotted}]"
+    is_variable = one.origin.startswith(PREFIX)
+    if key[0] not in _SECTIONS and not is_variable:
+        near = difflib.get_close_matches(key[0], sorted(_SECTIONS), 1, 0.5)
+        cure = f"did you mean [{near[0]}]?" if near else f"there are {_listed(_SECTIONS)}"
+        return f"[{key[0]}]", f"no such table; {cure}"
+    return dotted, f"no such setting; {_suggest(key, is_variable=is_variable)}"
+
+
+def _fits(key: KeyPath, value: object) -> bool:
+    if key[0] == "providers":
+        return len(key) == 3 or (len(key) < 3 and value == {})
+    return key in _NAMES or (len(key) == 1 and key[0] in _SECTIONS and value == {})
+
+
+def _suggest(key: KeyPath, *, is_variable: bool) -> str:
+    names = {".".join(name): name for name in _NAMES}
+    near = difflib.get_close_matches(".".join(key), sorted(names), 1, 0.6)
+    if near:
+        return f"did you mean {variable_of(names[near[0]]) if is_variable else near[0]}?"
+    inside = [name[1] for name in _NAMES if name[0] == key[0]]
+    if inside:
+        return f"[{key[0]}] has {_listed(inside)}"
+    return "emailerctl config show lists what there is"
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _refer_to_files(source: Source, faults: list[_Fault]) -> dict[KeyPath, Given]:
+    """Return what *source* gives, `password_file` turned into a `password` to be read."""
+    given: dict[KeyPath, Given] = {}
+    for key, one in source.given.items():
+        secret = (*key[:-1], key[-1].removesuffix("_file"))
+        if key == secret or not _secret(secret):
+            given[key] = one
+        elif secret in source.given:
+            faults.append(
+                _Fault(one.origin, ".".join(key), f"give it or {secret[-1]}, not both")
+            )
+        elif not isinstance(one.value, str) or not one.value:
+            faults.append(_Fault(one.origin, ".".join(key), "is the path of a file, as text"))
+        else:
+            base = one.file.parent if one.file else Path()
+            path = base / Path(one.value).expanduser()
+            given[secret] = Given(path, f"{one.origin} ({path})")
+    return given
+
+
+def _resolve(
+    given: Mapping[KeyPath, Given], faults: list[_Fault], warned: list[str]
+) -> Iterator[tuple[KeyPath, object]]:
+    """Yield the values, secrets as `SecretStr`, read from their files where one is named."""
+    for key, one in given.items():
+        if not _secret(key):
+            yield key, one.value
+            continue
+        try:
+            if isinstance(one.value, Path):
+                yield key, SecretStr(read_secret(one.value))
+                continue
+        except ValueError as error:
+            faults.append(_Fault(one.origin, ".".join(key), str(error)))
+            continue
+        exposed = find_exposure(one.file) if one.file and one.value else None
+        if exposed:
+            warned.append(str(_Fault(one.origin, ".".join(key), exposed)))
+        yield key, SecretStr(one.value) if isinstance(one.value, str) else one.value
+
+
+def _validate(
+    values: Mapping[KeyPath, object], places: Mapping[KeyPath, str]
+) -> tuple[Settings, list[_Fault]]:
+    """Return the settings, and every fault; what is at fault has its default then."""
+    try:
+        return Settings(**_nest(values)), []
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+    faults = [_fault_of(one, values, places) for one in errors]
+    wrong = {_key_of(one) for one in errors}
+    good = {
+        key: value
+        for key, value in values.items()
+        if not any(key[:depth] in wrong for depth in range(len(key) + 1))
+    }
+    settings, more = _validate(good, places)
+    return settings, faults + more
+
+
+def _nest(values: Mapping[KeyPath, object]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        table = nested
+        for part in key[:-1]:
+            table = table.setdefault(part, {})
+        table[key[-1]] = value
+    return nested
+
+
+_SAID = {
+    "int_parsing": "should be a whole number",
+    "int_type": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_parsing": "should be a number",
+    "bool_parsing": "should be true or false",
+    "bool_type": "should be true or false",
+    "string_type": "should be text, in quotes",
+    "tuple_type": 'should be a list: ["a", "b"]',
+}
+
+
+def _fault_of(
+    error: ErrorDetails, values: Mapping[KeyPath, object], places: Mapping[KeyPath, str]
+) -> _Fault:
+    """Say an error of the model in our words: where, which value, what would be right."""
+    key = _key_of(error)
+    said = _SAID.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    said = said.removeprefix("Input ")
+    if key in values:
+        shown = MASK if _secret(key) else shorten(values[key])
+        is_said = shown in said or isinstance(values[key], list | Mapping)
+        said = said if is_said else f"{shown} {said}"
+    return _Fault(find_place(places, key) or "default", ".".join(key), said)
+
+
+def _key_of(error: ErrorDetails) -> KeyPath:
+    return tuple(part for part in error["loc"] if isinstance(part, str) and part != "[key]")
+
+
+def _cross_check(
+    settings: Settings, next_hops: Collection[str], places: Mapping[KeyPath, str]
+) -> Iterator[_Fault]:
+    """Yield what is wrong between tables: next hops that there are not, mailboxes."""
+    for key, detail in (
+        *_find_strange_hops(settings, next_hops),
+        *_find_bad_mailboxes(settings),
+    ):
+        yield _Fault(find_place(places, key) or "default", ".".join(key), detail)
+
+
+def _find_strange_hops(
+    settings: Settings, next_hops: Collection[str]
+) -> Iterator[tuple[KeyPath, str]]:
+    named = [(("routing", "default"), name) for name in settings.routing.default]
+    if settings.alerts.via:
+        named.append((("alerts", "via"), settings.alerts.via))
+    for key, name in named:
+        if name not in next_hops:
+            near = difflib.get_close_matches(name, sorted(next_hops), 1)
+            cure = f'did you mean "{near[0]}"?' if near else f"add a table [providers.{name}]"
+            yield key, f"{shorten(name)} is no next hop; {cure}"
+    if settings.alerts.mail_to and not (settings.alerts.via or settings.routing.default):
+        yield (
+            ("alerts", "mail_to"),
+            "no next hop takes that mail; set via, or [routing] default",
+        )
+
+
+def _find_bad_mailboxes(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    defaults = settings.defaults
+    for key, text in (
+        (("defaults", "from"), defaults.header_from),
+        (("defaults", "envelope_sender"), defaults.envelope_sender),
+        (("defaults", "redirect_all_to"), defaults.redirect_all_to),
+        (("alerts", "mail_to"), settings.alerts.mail_to),
+    ):
+        try:
+            if text:
+                parse_mailbox(
+                    text,
+                    allow_sandbox=True,
+                    allow_local_domains=settings.limits.allow_local_domains,
+                )
+        except AddressInvalid as error:
+            yield key, str(error)
+
+
+def _error(faults: list[_Fault]) -> ConfigurationError:
+    said = [str(fault) for fault in faults]
+    head = [] if len(said) == 1 else [f"{len(said)} settings are wrong:"]
+    return ConfigurationError(
+        "\n".join(head + said),
+        faults=[
+            {"place": fault.place, "key": fault.key, "detail": fault.detail} for fault in faults
+        ],
+    )
+
+
+def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
+    """Yield every setting as it would be written, secrets masked."""
+    document = settings.model_dump(mode="json", by_alias=True, exclude={"providers"})
+    for section, table in document.items():
+        for key, value in table.items():
+            masked = MASK if _secret((section, key)) and value else value
+            yield (section, key), masked
+    for name, table in settings.providers.items():
+        for key, value in table.items():
+            is_masked = isinstance(value, SecretStr)
+            yield ("providers", name, key), MASK if is_masked else value

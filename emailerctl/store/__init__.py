@@ -1,0 +1,1 @@
+"""The message log; the only floor where SQL is spoken."""

@@ -1,0 +1,635 @@
+"""The message log's contract: verbs in the language of mail, every writing verb one transaction.
+
+No verb takes or returns a row, a cursor or SQL.  Moments are integer milliseconds; `now_ms` is
+the wall clock, `boot_ms` the boot clock (leases only).
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from emailerctl.models.event import Event
+from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
+from emailerctl.models.message import (
+    EnvelopeRecipient,
+    MessageView,
+    NewMessage,
+    Priority,
+    Receipt,
+    RecipientView,
+)
+from emailerctl.models.outcome import Outcome, Phase
+from emailerctl.models.page import EventFilter, MessageFilter, Page
+
+LOST_ALONE_LIMIT = 3  # leases lost while alone, then the message is held (F-CL-07)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """The exclusive right to attempt one message, and what an attempt needs to know.
+
+    Attributes:
+        lease_token: the fencing token; every write of the attempt names it.
+        attempt: the number that this attempt will have.
+        recipients: those that are queued.
+        is_whole: the message has no other recipients than `recipients`.
+        raw: the bytes; None where they are large (read them with `load_raw`) or gone.
+        age_from_ms: since when `max_age` counts.
+    """
+
+    message_id: int
+    lease_token: int
+    service: str
+    attempt: int
+    recipients: tuple[EnvelopeRecipient, ...]
+    is_whole: bool
+    next_hop: str
+    chain_index: int
+    schedule_step: int
+    age_from_ms: int
+    due_ms: int
+    created_ms: int
+    expires_ms: int | None
+    priority: Priority
+    on_unknown: OnUnknown
+    provider: str
+    is_test: bool
+    is_alone: bool
+    envelope_sender: str
+    header_from: str
+    needs_smtputf8: bool
+    tags: tuple[str, ...]
+    metadata: Mapping[str, str]
+    template: str
+    content_hash: bytes
+    size_bytes: int
+    raw: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What one recipient's outcome means for its life cycle."""
+
+    cause: Cause
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    resend_at_ms: int | None = None  # policy `resend`: when an unknown goes out again
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptResult:
+    """One attempt, decided: what `settle` and `testify` write.
+
+    Attributes:
+        marked: the recipients for which the mark was granted.
+        is_recorded: False where nothing was asked of a next hop (a gate refused): no attempt row.
+        due_ms, waiting_for, next_hop, chain_index, schedule_step: where the recipients that
+            stay queued go from here.
+    """
+
+    settlements: Mapping[int, Settlement]
+    provider: str
+    phase: Phase
+    started_ms: int
+    marked: frozenset[int] = frozenset()
+    dialogue: str = ""
+    is_recorded: bool = True
+    due_ms: int
+    waiting_for: WaitingFor
+    next_hop: str
+    chain_index: int
+    schedule_step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """What is due, and when to look again.
+
+    Attributes:
+        message_ids: due and free, in the order of their lanes.
+        has_suspects: messages that lost a lease wait to be claimed alone.
+        next_ms: the earliest moment after now at which more falls due; None where none does.
+        is_paused: the queue is paused.
+    """
+
+    message_ids: tuple[int, ...] = ()
+    has_suspects: bool = False
+    next_ms: int | None = None
+    is_paused: bool = False
+
+
+class IdTaken(Exception):  # noqa: N818  (not an error: build the message again)
+    """Another message has that id: 21 random bits met within one millisecond."""
+
+
+class Verb(StrEnum):
+    """What an operator can do with a message (product.md §4.1)."""
+
+    CANCEL = "cancel"
+    HOLD = "hold"
+    RELEASE = "release"
+    RETRY = "retry"
+    RESOLVE = "resolve"
+
+
+class Resolution(StrEnum):
+    """How an operator ends a doubt."""
+
+    SENT = "sent"
+    NOT_SENT = "not_sent"
+    RESEND = "resend"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An operator's order about one message.
+
+    Attributes:
+        actor: the token's name, or the local user.
+        addresses: those recipients only; None: all that it fits.
+        expires_ms: for retry, a new expiry.
+        resolution: for resolve.
+    """
+
+    verb: Verb
+    message_id: int
+    actor: str
+    service: str | None = None  # None: may act on every service's messages
+    reason: str = ""
+    addresses: Sequence[str] | None = None
+    expires_ms: int | None = None
+    resolution: Resolution | None = None
+    is_forced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderResult:
+    """What came of an order: every recipient as it stands, and which of them changed."""
+
+    message_id: int
+    state: State
+    recipients: tuple[RecipientView, ...]
+    changed: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Consumer:
+    """A consumer process that is, or was, entitled to claim.
+
+    Attributes:
+        consumer_id: also the name of its lock file.
+        lease_until_ms: on the boot clock of `boot_id`.
+    """
+
+    consumer_id: int
+    host: str
+    pid: int
+    boot_id: str
+    version: str
+    started_ms: int
+    heartbeat_ms: int
+    lease_until_ms: int
+    in_flight: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """An API token at rest: everything but its secret."""
+
+    token_id: int
+    name: str
+    service: str
+    secret_hash: bytes
+    scopes: frozenset[str]
+    is_test: bool
+    created_ms: int
+    expires_ms: int | None
+    revoked_ms: int | None
+    last_used_ms: int | None
+    limits: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suppression:
+    """An address that we will not send to, and why.  Service "" means every service."""
+
+    address: str
+    service: str
+    reason: str
+    detail: str
+    created_ms: int
+    expires_ms: int | None
+    actor: str
+
+
+class HopState(StrEnum):
+    """Whether a next hop takes mail."""
+
+    OPEN = "open"
+    PAUSED = "paused"  # by the program: credentials refused
+    DISABLED = "disabled"  # by an operator
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextHop:
+    """A next hop's standing, shared by all consumers.
+
+    Attributes:
+        settings_hash: of the settings that it was paused under: a consumer that starts with
+            other ones (a new password) opens it again.
+    """
+
+    name: str
+    state: HopState
+    reason: str = ""
+    changed_ms: int = 0
+    actor: str = ""
+    settings_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """The queue is paused: nothing is claimed."""
+
+    since_ms: int
+    until_ms: int | None
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueStats:
+    """The queue in numbers: messages, but for `unknown`, which counts recipients."""
+
+    ready: int
+    scheduled: int
+    retrying: int
+    waiting: int
+    sending: int
+    held: int
+    unknown: int
+    oldest_due_ms: int | None
+    oldest_unknown_ms: int | None
+    pause: Pause | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """One recipient in doubt.
+
+    Attributes:
+        open_until_ms: before it a late answer may still come.
+        resend_at_ms: when policy `resend` sends again; None under `ask`.
+    """
+
+    message_id: int
+    n: int
+    address: str
+    service: str
+    subject: str
+    provider: str
+    attempt: int
+    since_ms: int
+    open_until_ms: int | None
+    on_unknown: OnUnknown
+    resend_at_ms: int | None
+    expires_ms: int | None
+    is_expired: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alert:
+    """A built-in alert that is raised (product.md §7)."""
+
+    name: str
+    detail: str
+    since_ms: int
+    notified_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """An invariant that does not hold (delivery.md §8), with the message where there is one."""
+
+    invariant: str
+    detail: str
+    message_id: int | None = None
+
+
+class Store(Protocol):
+    """The message log.  Reads see what is committed; writes return after the sync."""
+
+    # acceptance
+
+    async def add(self, message: NewMessage, *, now_ms: int) -> Receipt:
+        """Store *message* with its recipients, key, work and events, all or nothing.
+
+        A known key gives the earlier message's receipt (`is_replay`), also to a twin that
+        commits at the same moment in another process.
+
+        Raises:
+            Unauthorized: the token was revoked meanwhile.
+            RecipientRate: the token's limit for one recipient is used up.
+            StoreBusy, StorageFull, OutcomeUnknown: see `errors`.
+        """
+        ...
+
+    async def find_by_key(self, key_hash: bytes) -> Receipt | None:
+        """Return the receipt of the message with that key."""
+        ...
+
+    # delivery
+
+    async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
+        """Return ids of due, free messages: at most *rooms[hop]* for each next hop.
+
+        A message that lost its lease is returned only when *is_idle*, and then alone.
+        """
+        ...
+
+    async def claim(
+        self, message_ids: Collection[int], *, consumer_id: int, now_ms: int
+    ) -> list[Claim]:
+        """Give those of *message_ids* that are due and free to *consumer_id*."""
+        ...
+
+    async def load_raw(self, message_id: int) -> bytes | None:
+        """Return the bytes of a message, or None where retention removed them."""
+        ...
+
+    async def mark(
+        self,
+        claim: Claim,
+        accepted: Collection[int],
+        *,
+        provider: str,
+        now_ms: int,
+        boot_ms: int,
+        final_reply_ms: int,
+        may_expire: bool = True,
+    ) -> bool:
+        """Commit the point of no return for *accepted*, all or nothing.
+
+        False: the lease is lost, or a recipient was cancelled, held, suppressed or expired
+        meanwhile; then suppressed and expired ones are abandoned, the lease is given back, the
+        rest is due now and no attempt is charged.
+        """
+        ...
+
+    async def settle(self, claim: Claim, result: AttemptResult, *, now_ms: int) -> bool:
+        """Write an attempt's result and give the lease back.
+
+        False when the lease is no longer ours: the caller then testifies.
+        """
+        ...
+
+    async def testify(self, claim: Claim, result: AttemptResult, *, now_ms: int) -> None:
+        """Write a late answer to a lost lease: keyed by the attempt, stepping as evidence may.
+
+        Only for an attempt whose mark was granted: an unmarked one has nothing to say.
+        """
+        ...
+
+    async def give_back(
+        self,
+        claim: Claim,
+        *,
+        due_ms: int,
+        waiting_for: WaitingFor,
+        next_hop: str,
+        chain_index: int,
+    ) -> bool:
+        """Give a lease back without an attempt (drain, a shut chain)."""
+        ...
+
+    async def report(
+        self,
+        message_id: int,
+        n: int,
+        cause: Cause,
+        *,
+        attempt: int,
+        now_ms: int,
+        provider: str = "",
+        reply: str = "",
+        data: Mapping[str, object] | None = None,
+    ) -> State | None:
+        """Apply a later word about a recipient as the life cycle allows; always an event."""
+        ...
+
+    async def record(
+        self,
+        type_: str,
+        *,
+        now_ms: int,
+        message_id: int | None = None,
+        n: int | None = None,
+        provider: str = "",
+        reply: str = "",
+        data: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write an event that changes no state."""
+        ...
+
+    # consumers
+
+    async def register(self, consumer: Consumer) -> None:
+        """Enter a consumer; it may claim from now on."""
+        ...
+
+    async def renew(
+        self, consumer_id: int, *, now_ms: int, lease_until_ms: int, in_flight: int
+    ) -> bool:
+        """Renew a consumer's lease; False when it was declared dead meanwhile."""
+        ...
+
+    async def list_consumers(self) -> list[Consumer]:
+        """Return the consumers that have not ended."""
+        ...
+
+    async def void(
+        self,
+        consumer_id: int,
+        *,
+        is_dead: bool,
+        now_ms: int,
+        boot_ms: int,
+        resend_after_ms: int,
+    ) -> int:
+        """End the leases of a consumer; return how many messages that touched.
+
+        *is_dead*: the process is gone, all its leases are void and the consumer has ended.
+        Otherwise only its lease ran out: unmarked claims are void, marked ones when their own
+        lease ended.  Sending recipients become unknown, never queued.
+        """
+        ...
+
+    async def sweep(
+        self, *, hops: Sequence[str], now_ms: int, max_age_ms: int, may_expire: bool
+    ) -> int:
+        """Do what fell due: timers (resend, expiry), work of next hops that left the settings."""
+        ...
+
+    async def retain(
+        self, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
+    ) -> int:
+        """Remove what retention says, *limit* rows at the most; return how many went."""
+        ...
+
+    async def index(self, *, limit: int) -> int:
+        """Fill the search tables from the event log; return how many messages were taken."""
+        ...
+
+    # operators
+
+    async def order(self, order: Order, *, now_ms: int) -> OrderResult:
+        """Carry out an operator's order; an event for every recipient it fits, and one audit.
+
+        Raises:
+            NotFound: no such message (or another service's).
+            Conflict: no recipient changed; names the states.
+            TooEarly: a late answer may still come.
+            ContentGone: the bytes to send were removed.
+        """
+        ...
+
+    async def pause(self, pause: Pause) -> None:
+        """Pause claiming."""
+        ...
+
+    async def resume(self, *, actor: str, now_ms: int) -> bool:
+        """End the pause; False when there was none."""
+        ...
+
+    async def find_pause(self, *, now_ms: int) -> Pause | None:
+        """Return the pause in force."""
+        ...
+
+    # reading
+
+    async def find_message(
+        self, message_id: int, *, service: str | None = None
+    ) -> MessageView | None:
+        """Return a message with its recipients and attempts; *service* narrows whose."""
+        ...
+
+    async def find_ids(self, low: int, high: int, *, limit: int = 2) -> list[int]:
+        """Return message ids between *low* and *high*, both included."""
+        ...
+
+    async def list_messages(
+        self, filter_: MessageFilter, *, cursor: str | None, limit: int
+    ) -> Page[MessageView]:
+        """Return messages, newest first, with recipients, without attempts."""
+        ...
+
+    async def list_events(
+        self, filter_: EventFilter, *, after_seq: int, limit: int
+    ) -> list[Event]:
+        """Return events after *after_seq* in order, led by a `gap` where retention removed some."""
+        ...
+
+    async def last_seq(self) -> int:
+        """Return the newest sequence number, 0 where there is none."""
+        ...
+
+    async def find_seq_since(self, moment_ms: int) -> int:
+        """Return the number after which the events since *moment_ms* come."""
+        ...
+
+    async def list_unknown(
+        self, *, now_ms: int, service: str | None = None, limit: int = 200
+    ) -> list[Unknown]:
+        """Return recipients in doubt, oldest first."""
+        ...
+
+    async def queue_stats(self, *, now_ms: int) -> QueueStats:
+        """Return the queue in numbers."""
+        ...
+
+    # tokens
+
+    async def add_token(self, token: Token, *, is_rotation: bool = False) -> None:
+        """Enter a token.
+
+        Raises:
+            Conflict: the name is taken by a live token, and this is not its rotation.
+        """
+        ...
+
+    async def load_tokens(self) -> tuple[int, list[Token]]:
+        """Return the epoch (changes with every change of a token) and all tokens."""
+        ...
+
+    async def token_epoch(self) -> int:
+        """Return the epoch alone."""
+        ...
+
+    async def end_token(self, token_id: int, *, at_ms: int) -> None:
+        """Revoke a token at *at_ms*: now, or later for a rotation with overlap."""
+        ...
+
+    async def touch_tokens(self, used: Mapping[int, int]) -> None:
+        """Write when tokens were last used (token id -> moment)."""
+        ...
+
+    # suppressions and next hops
+
+    async def suppress(self, suppression: Suppression) -> None:
+        """Enter or replace a suppression."""
+        ...
+
+    async def unsuppress(self, address: str, service: str) -> bool:
+        """Remove a suppression; False when there was none."""
+        ...
+
+    async def list_suppressions(
+        self, *, service: str | None, address: str, cursor: str | None, limit: int
+    ) -> Page[Suppression]:
+        """Return suppressions by address (a prefix narrows)."""
+        ...
+
+    async def find_suppressed(
+        self, addresses: Collection[str], *, service: str, now_ms: int
+    ) -> set[str]:
+        """Return those of *addresses* that are suppressed for *service*."""
+        ...
+
+    async def list_next_hops(self) -> list[NextHop]:
+        """Return the standing of every next hop that has one."""
+        ...
+
+    async def set_next_hop(self, hop: NextHop) -> None:
+        """Enter a next hop's standing; opening one makes what waits for it due."""
+        ...
+
+    # alerts and health
+
+    async def raise_alert(self, alert: Alert) -> bool:
+        """Raise an alert; True when this call raised it (one process notifies)."""
+        ...
+
+    async def clear_alert(self, name: str) -> bool:
+        """Clear an alert; True when this call cleared it."""
+        ...
+
+    async def list_alerts(self) -> list[Alert]:
+        """Return the alerts that are raised."""
+        ...
+
+    async def find_note(self, key: str) -> str | None:
+        """Return a note that processes leave each other (clock offsets, indexes)."""
+        ...
+
+    async def leave_note(self, key: str, value: str) -> None:
+        """Leave such a note."""
+        ...
+
+    async def audit(self, *, limit: int = 100) -> list[Breach]:
+        """Check the invariants I1 to I10 and return what does not hold."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was begun and close."""
+        ...

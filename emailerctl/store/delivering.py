@@ -1,0 +1,605 @@
+"""Delivery: due, claim, mark, settle, testify; the leases that make "never twice" provable.
+
+One rule above all: a lease that ends on *queued* recipients is void, one that ends on *sending*
+recipients makes them *unknown*, never queued (delivery.md §2).
+"""
+
+import itertools
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from emailerctl.models.lifecycle import (
+    POSITIVE_EVIDENCE,
+    Cause,
+    OnUnknown,
+    Reason,
+    State,
+    WaitingFor,
+)
+from emailerctl.models.message import EnvelopeRecipient, Priority
+from emailerctl.models.outcome import Kind, Outcome, Phase
+from emailerctl.store import statements as sql
+from emailerctl.store.base import (
+    LOST_ALONE_LIMIT,
+    AttemptResult,
+    Claim,
+    Due,
+    Pause,
+    Settlement,
+)
+from emailerctl.store.driver import Tx
+from emailerctl.store.steps import (
+    EXPIRE,
+    Target,
+    end_work_if_done,
+    is_suppressed,
+    is_working,
+    requeue,
+    set_doubt_timers,
+    set_timer,
+    step,
+    summarise,
+    to_json,
+    write_event,
+)
+
+# Bytes up to this size travel with the claim; larger ones are read when their turn comes.
+SMALL_BYTES = 262_144
+PAUSE = "pause"
+
+_decode = msgspec.json.decode
+
+
+def find_pause(tx: Tx, now_ms: int) -> Pause | None:
+    """Return the pause in force."""
+    row = tx.one(sql.NOTE, {"key": PAUSE})
+    if row is None:
+        return None
+    pause = _decode(cast("str", row[0]), type=Pause)
+    return pause if pause.until_ms is None or pause.until_ms > now_ms else None
+
+
+def find_due(tx: Tx, rooms: Mapping[str, int], now_ms: int, *, is_idle: bool) -> Due:
+    """Return what is due; a suspect only when idle, and then alone."""
+    if find_pause(tx, now_ms) is not None:
+        return Due(is_paused=True)
+    suspect = tx.one(sql.SUSPECTS, {"now": now_ms})
+    if suspect is not None and is_idle:
+        return Due(message_ids=(cast("int", suspect[0]),), has_suspects=True)
+    found: list[int] = []
+    for priority in Priority:
+        for next_hop, room in rooms.items():
+            if room <= 0:
+                continue
+            lane = {"next_hop": next_hop, "priority": int(priority), "now": now_ms}
+            rows = tx.all(sql.DUE, {**lane, "limit": room})
+            found += [cast("int", row[0]) for row in rows]
+    next_ms = None if found else _find_next(tx, rooms, now_ms)
+    return Due(message_ids=tuple(found), has_suspects=suspect is not None, next_ms=next_ms)
+
+
+def _find_next(tx: Tx, rooms: Mapping[str, int], now_ms: int) -> int | None:
+    lanes = itertools.product(rooms, Priority)
+    rows = (
+        tx.one(sql.NEXT_DUE, {"next_hop": hop, "priority": int(priority), "now": now_ms})
+        for hop, priority in lanes
+    )
+    return min((cast("int", row[0]) for row in rows if row), default=None)
+
+
+def claim(
+    tx: Tx,
+    message_ids: Collection[int],
+    consumer_id: int,
+    now_ms: int,
+    make_token: Callable[[], int],
+) -> list[Claim]:
+    """Give those that are due and free to the consumer; nothing to one that was declared dead."""
+    if tx.one(sql.IS_ENTITLED, {"consumer_id": consumer_id}) is None:
+        return []
+    token = make_token()
+    claims = (
+        _claim_one(tx, message_id, consumer_id, now_ms, token) for message_id in message_ids
+    )
+    return [claim for claim in claims if claim is not None]
+
+
+def _claim_one(
+    tx: Tx, message_id: int, consumer_id: int, now_ms: int, token: int
+) -> Claim | None:
+    lease: Any = tx.one(
+        sql.LEASE,
+        {
+            "message_id": message_id,
+            "lease_token": token,
+            "consumer_id": consumer_id,
+            "now": now_ms,
+        },
+    )
+    if lease is None:
+        return None  # taken, not due, or finished
+    facts: Any = tx.one(sql.CLAIM_FACTS, {"message_id": message_id, "small": SMALL_BYTES})
+    everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": message_id})
+    queued = tuple(EnvelopeRecipient(n, address) for n, address, s in everyone if s == "queued")
+    return Claim(
+        message_id=message_id,
+        lease_token=token,
+        service=facts[0],
+        attempt=lease[6],
+        recipients=queued,
+        is_whole=len(queued) == len(everyone),
+        next_hop=lease[0],
+        chain_index=lease[1],
+        schedule_step=lease[2],
+        age_from_ms=lease[3],
+        due_ms=lease[4],
+        created_ms=facts[1],
+        expires_ms=facts[2],
+        priority=Priority(facts[3]),
+        on_unknown=OnUnknown(facts[4]),
+        provider=facts[5],
+        is_test=bool(facts[6]),
+        is_alone=bool(lease[5]),
+        envelope_sender=facts[7],
+        header_from=facts[8],
+        needs_smtputf8=bool(facts[9]),
+        tags=tuple(_decode(facts[10])) if facts[10] else (),
+        metadata=_decode(facts[11]) if facts[11] else {},
+        template=facts[12],
+        content_hash=facts[13],
+        size_bytes=facts[14],
+        raw=facts[15],
+    )
+
+
+def mark(
+    tx: Tx,
+    claim: Claim,
+    accepted: Collection[int],
+    *,
+    provider: str,
+    now_ms: int,
+    boot_ms: int,
+    final_reply_ms: int,
+    grace_ms: int,
+    may_expire: bool,
+) -> bool:
+    """Commit the point of no return for *accepted*, all or nothing."""
+    held = tx.run(
+        sql.MARK_WORK,
+        {
+            "message_id": claim.message_id,
+            "lease_token": claim.lease_token,
+            "lease_until": boot_ms + final_reply_ms + grace_ms,
+            "open_until_at": now_ms + final_reply_ms + grace_ms,
+            "now": now_ms,
+        },
+    )
+    if not held:
+        return False  # the lease was lost: nothing may be sent
+    barred = _find_barred(tx, claim, now_ms, may_expire=may_expire)
+    if barred or not _are_queued(tx, claim, accepted):
+        _refuse_mark(tx, claim, barred, now_ms)
+        return False
+    for recipient in claim.recipients:
+        if recipient.n in accepted:
+            step(
+                tx,
+                Target(claim.message_id, recipient.n, recipient.address, claim.service),
+                Cause.MARKED,
+                now_ms,
+                expected=State.QUEUED,
+                attempt=claim.attempt,
+                marks_attempt=True,
+                provider=provider,
+            )
+    is_simple = claim.is_whole and len(accepted) == len(claim.recipients)
+    summarise(tx, claim.message_id, now_ms, {State.SENDING} if is_simple else ())
+    return True
+
+
+def _find_barred(tx: Tx, claim: Claim, now_ms: int, *, may_expire: bool) -> dict[int, Reason]:
+    """Return the recipients that must not go out any more, and why (F-CO-10)."""
+    if may_expire and claim.expires_ms is not None and claim.expires_ms <= now_ms:
+        return {recipient.n: Reason.EXPIRED for recipient in claim.recipients}
+    return {
+        recipient.n: Reason.SUPPRESSED
+        for recipient in claim.recipients
+        if is_suppressed(tx, recipient.address, claim.service, now_ms)
+    }
+
+
+def _are_queued(tx: Tx, claim: Claim, accepted: Collection[int]) -> bool:
+    states: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": claim.message_id})
+    queued = {n for n, _address, state in states if state == State.QUEUED}
+    return queued.issuperset(accepted)
+
+
+def _refuse_mark(tx: Tx, claim: Claim, barred: Mapping[int, Reason], now_ms: int) -> None:
+    """Abandon the barred, give the lease back; the rest is due now, no attempt is charged."""
+    addresses = {recipient.n: recipient.address for recipient in claim.recipients}
+    for n, reason in barred.items():
+        target = Target(claim.message_id, n, addresses[n], claim.service)
+        step(tx, target, Cause.ABANDONED, now_ms, expected=State.QUEUED, reason=reason)
+    tx.run(
+        sql.FREE,
+        {
+            "message_id": claim.message_id,
+            "lease_token": claim.lease_token,
+            "due_at": now_ms,
+            "waiting_for": WaitingFor.READY,
+        },
+    )
+    end_work_if_done(tx, claim.message_id)
+    summarise(tx, claim.message_id, now_ms)
+    tx.has_new_work = True
+
+
+def settle(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> bool:
+    """Write an attempt's result and give the lease back; False when it is no longer ours."""
+    lease: Any = tx.one(
+        sql.HELD_LEASE, {"message_id": claim.message_id, "lease_token": claim.lease_token}
+    )
+    if lease is None:
+        return False
+    open_until_ms = lease[0]
+    after: set[State] = set()
+    is_deferred = False
+    for recipient in claim.recipients:
+        settlement = result.settlements.get(recipient.n)
+        if settlement is None:
+            after.add(State.QUEUED)
+            continue
+        state = _settle_one(tx, claim, recipient, settlement, result, now_ms)
+        after.add(state)
+        is_deferred |= state is State.QUEUED
+    if result.is_recorded:
+        _write_attempt(tx, claim, result, now_ms, open_until_ms)
+    is_over = claim.is_whole and not any(is_working(state) for state in after)
+    if is_over:
+        tx.run(sql.END_WORK, {"message_id": claim.message_id})
+    elif not end_work_if_done(tx, claim.message_id):
+        tx.run(
+            sql.GIVE_BACK,
+            {
+                "message_id": claim.message_id,
+                "lease_token": claim.lease_token,
+                "due_at": result.due_ms if is_deferred else now_ms,
+                "waiting_for": result.waiting_for if is_deferred else WaitingFor.READY,
+                "next_hop": result.next_hop,
+                "chain_index": result.chain_index,
+                "schedule_step": result.schedule_step,
+            },
+        )
+        tx.has_new_work = True
+    summarise(tx, claim.message_id, now_ms, after if claim.is_whole else ())
+    return True
+
+
+def _settle_one(
+    tx: Tx,
+    claim: Claim,
+    recipient: EnvelopeRecipient,
+    settlement: Settlement,
+    result: AttemptResult,
+    now_ms: int,
+) -> State:
+    outcome = settlement.outcome
+    data: dict[str, object] = {}
+    if outcome is not None and outcome.enhanced_status:
+        data["enhanced_status"] = outcome.enhanced_status
+    if settlement.cause is Cause.DEFERRED:
+        data["due_at_ms"] = result.due_ms
+        data["waiting_for"] = result.waiting_for
+    state = step(
+        tx,
+        Target(claim.message_id, recipient.n, recipient.address, claim.service),
+        settlement.cause,
+        now_ms,
+        expected=State.SENDING if recipient.n in result.marked else State.QUEUED,
+        attempt=claim.attempt if result.is_recorded else None,
+        provider=result.provider or None,
+        reply=outcome.reply if outcome else None,
+        reason=settlement.reason,
+        data=data,
+    )
+    if state is State.UNKNOWN:
+        set_doubt_timers(
+            tx,
+            claim.message_id,
+            recipient.n,
+            on_unknown=claim.on_unknown,
+            expires_ms=claim.expires_ms,
+            now_ms=now_ms,
+            final_reply_ms=0,
+            resend_at_ms=settlement.resend_at_ms,
+        )
+    return state
+
+
+def _write_attempt(
+    tx: Tx, claim: Claim, result: AttemptResult, now_ms: int, open_until_ms: int | None
+) -> None:
+    outcome = _find_telling(result.settlements)
+    tx.run(
+        sql.ADD_ATTEMPT,
+        {
+            "message_id": claim.message_id,
+            "n": claim.attempt,
+            "provider": result.provider,
+            "phase": result.phase,
+            "outcome": outcome.kind,
+            "code": outcome.code,
+            "enhanced_status": outcome.enhanced_status,
+            "reply": outcome.reply,
+            "provider_message_id": outcome.provider_message_id,
+            "started_at": result.started_ms,
+            "ended_at": now_ms,
+            "open_until_at": open_until_ms,
+            "hash": claim.content_hash,
+            "recipients": to_json(sorted(result.settlements)),
+            "dialogue": result.dialogue,
+        },
+    )
+
+
+_TELLING = (Kind.ACCEPTED, Kind.UNKNOWN, Kind.TRANSIENT, Kind.PERMANENT)
+
+
+def _find_telling(settlements: Mapping[int, Settlement]) -> Outcome:
+    """Return the outcome that stands for the attempt: what matters most about second copies."""
+    outcomes = [s.outcome for s in settlements.values() if s.outcome is not None]
+    return min(outcomes, key=lambda outcome: _TELLING.index(outcome.kind))
+
+
+_EVIDENCE = {
+    Cause.HANDED_OVER: Cause.RESOLVED_SENT,
+    Cause.REFUSED: Cause.REFUSED,
+    Cause.ABANDONED: Cause.ABANDONED,
+    Cause.DEFERRED: Cause.RESOLVED_NOT_SENT,
+}
+
+
+def testify(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> None:
+    """Write a late answer to a lost lease: keyed by the attempt, stepping as evidence may."""
+    _write_attempt(tx, claim, result, now_ms, None)
+    is_queued_again = False
+    for recipient in claim.recipients:
+        settlement = result.settlements.get(recipient.n)
+        if settlement is None or settlement.outcome is None or recipient.n not in result.marked:
+            continue
+        cause = _EVIDENCE.get(settlement.cause)
+        if cause is None:
+            continue  # still no answer: no evidence
+        state = apply_evidence(
+            tx,
+            claim.message_id,
+            recipient.n,
+            cause,
+            attempt=claim.attempt,
+            now_ms=now_ms,
+            provider=result.provider,
+            reply=settlement.outcome.reply,
+            reason=settlement.reason,
+        )
+        is_queued_again |= cause is Cause.RESOLVED_NOT_SENT and state is State.QUEUED
+    if is_queued_again:
+        requeue(
+            tx,
+            claim.message_id,
+            due_ms=result.due_ms,
+            waiting_for=result.waiting_for,
+            priority=claim.priority,
+            now_ms=claim.age_from_ms,
+        )
+    end_work_if_done(tx, claim.message_id)
+    summarise(tx, claim.message_id, now_ms)
+
+
+def apply_evidence(
+    tx: Tx,
+    message_id: int,
+    n: int,
+    cause: Cause,
+    *,
+    attempt: int,
+    now_ms: int,
+    provider: str = "",
+    reply: str = "",
+    reason: Reason | None = None,
+    data: Mapping[str, object] | None = None,
+) -> State | None:
+    """Step on a later word about an attempt; None where there is no such recipient.
+
+    Positive evidence counts for any attempt; negative only for the newest marked one, and is an
+    event with from = to otherwise.
+    """
+    row: Any = tx.one(sql.RECIPIENT, {"message_id": message_id, "n": n})
+    if row is None:
+        return None
+    state, address, newest, service = State(row[0]), row[1], row[2], row[3]
+    target = Target(message_id, n, address, service)
+    if cause not in POSITIVE_EVIDENCE and attempt != newest:
+        write_event(
+            tx,
+            f"recipient.{cause}",
+            now_ms,
+            message_id=message_id,
+            n=n,
+            address=address,
+            service=service,
+            states=(state, state),
+            attempt=attempt,
+            provider=provider or None,
+            reply=reply or None,
+            data={"note": "about an earlier attempt", **(data or {})},
+        )
+        return state
+    return step(
+        tx,
+        target,
+        cause,
+        now_ms,
+        expected=state,
+        attempt=attempt,
+        provider=provider or None,
+        reply=reply or None,
+        reason=reason,
+        data=data,
+    )
+
+
+def give_back(
+    tx: Tx,
+    claim: Claim,
+    *,
+    due_ms: int,
+    waiting_for: WaitingFor,
+    next_hop: str,
+    chain_index: int,
+) -> bool:
+    """Give a lease back without an attempt."""
+    count = tx.run(
+        sql.GIVE_BACK,
+        {
+            "message_id": claim.message_id,
+            "lease_token": claim.lease_token,
+            "due_at": due_ms,
+            "waiting_for": waiting_for,
+            "next_hop": next_hop,
+            "chain_index": chain_index,
+            "schedule_step": claim.schedule_step,
+        },
+    )
+    tx.has_new_work = True
+    return count == 1
+
+
+def void(
+    tx: Tx,
+    consumer_id: int,
+    *,
+    is_dead: bool,
+    now_ms: int,
+    boot_ms: int,
+    resend_after_ms: int,
+) -> int:
+    """End the leases of a consumer that died, or whose lease ran out."""
+    leases: Any = tx.all(sql.LEASES_OF, {"consumer_id": consumer_id})
+    touched = 0
+    for lease in leases:
+        message_id, lease_until_ms = lease[0], lease[1]
+        if not is_dead and lease_until_ms is not None and lease_until_ms > boot_ms:
+            continue  # marked, and its answer may still come
+        _lose_lease(tx, message_id, lease, now_ms, resend_after_ms)
+        touched += 1
+    if is_dead:
+        tx.run(sql.END_CONSUMER, {"id": consumer_id, "now": now_ms})
+    return touched
+
+
+def _lose_lease(tx: Tx, message_id: int, lease: Any, now_ms: int, resend_after_ms: int) -> None:  # noqa: ANN401
+    (_id, _until, marked_ms, open_until_ms, attempt, next_hop, is_alone, lost, token) = lease[
+        :9
+    ]
+    content_hash, service, expires_ms, on_unknown = lease[9:]
+    lost += 1 if is_alone else 0
+    tx.run(sql.LOSE_LEASE, {"message_id": message_id, "lease_token": token, "lost": lost})
+    everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": message_id})
+    interrupted = [(n, address) for n, address, state in everyone if state == State.SENDING]
+    for n, address in interrupted:
+        step(
+            tx,
+            Target(message_id, n, address, service),
+            Cause.INTERRUPTED,
+            now_ms,
+            expected=State.SENDING,
+            attempt=attempt,
+            provider=next_hop or None,
+        )
+        set_doubt_timers(
+            tx,
+            message_id,
+            n,
+            on_unknown=OnUnknown(on_unknown),
+            expires_ms=expires_ms,
+            now_ms=now_ms,
+            final_reply_ms=resend_after_ms,
+        )
+    if interrupted:
+        _write_interrupted(
+            tx,
+            message_id,
+            attempt,
+            next_hop,
+            marked_ms,
+            open_until_ms,
+            content_hash,
+            interrupted,
+        )
+    if lost >= LOST_ALONE_LIMIT:
+        _hold_killer(tx, message_id, everyone, service, expires_ms, now_ms)
+    end_work_if_done(tx, message_id)
+    summarise(tx, message_id, now_ms)
+    tx.has_new_work = True
+
+
+def _write_interrupted(
+    tx: Tx,
+    message_id: int,
+    attempt: int,
+    next_hop: str,
+    marked_ms: int,
+    open_until_ms: int | None,
+    content_hash: bytes,
+    interrupted: list[tuple[int, str]],
+) -> None:
+    """Write the row of an attempt that was marked and will never settle."""
+    tx.run(
+        sql.ADD_ATTEMPT,
+        {
+            "message_id": message_id,
+            "n": attempt,
+            "provider": next_hop,
+            "phase": Phase.ANSWER,
+            "outcome": Kind.UNKNOWN,
+            "code": None,
+            "enhanced_status": "",
+            "reply": "",
+            "provider_message_id": "",
+            "started_at": marked_ms,
+            "ended_at": None,
+            "open_until_at": open_until_ms,
+            "hash": content_hash,
+            "recipients": to_json([n for n, _address in interrupted]),
+            "dialogue": "",
+        },
+    )
+
+
+def _hold_killer(
+    tx: Tx,
+    message_id: int,
+    everyone: Any,  # noqa: ANN401
+    service: str,
+    expires_ms: int | None,
+    now_ms: int,
+) -> None:
+    """Hold a message that has ended its consumer time and again while alone (F-CL-07)."""
+    for n, address, state in everyone:
+        if state != State.QUEUED:
+            continue
+        step(
+            tx,
+            Target(message_id, n, address, service),
+            Cause.HELD,
+            now_ms,
+            expected=State.QUEUED,
+            data={
+                "reason": f"its consumer died {LOST_ALONE_LIMIT} times while it was alone with it"
+            },
+        )
+        if expires_ms is not None:
+            set_timer(tx, message_id, n, EXPIRE, expires_ms)

@@ -1,0 +1,51 @@
+"""Keeping house: retention in small batches, and the search tables filled from the event log."""
+
+from typing import Any
+
+from emailerctl.models.ids import first_id_at
+from emailerctl.store import reading
+from emailerctl.store import statements as sql
+from emailerctl.store.administering import leave_note
+from emailerctl.store.driver import Tx
+
+_RATES_KEPT_MS = 30 * 86_400_000
+
+
+def retain(
+    tx: Tx, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
+) -> int:
+    """Remove what retention says, *limit* rows of each kind at the most."""
+    removed = 0
+    before = now_ms - content_ms
+    for message_id in _ids(tx, sql.OLD_CONTENT, before, limit):
+        removed += tx.run(sql.END_CONTENT, {"message_id": message_id})
+    before = now_ms - messages_ms
+    for message_id in _ids(tx, sql.OLD_MESSAGES, before, limit):
+        for statement in sql.END_MESSAGE:
+            tx.run(statement, {"message_id": message_id})
+        removed += 1
+    row: Any = tx.one(sql.OLD_EVENTS, {"before": now_ms - events_ms, "limit": limit})
+    if row and row[0] is not None:
+        removed += tx.run(sql.END_EVENTS, {"seq": row[0]})
+        leave_note(tx, reading.PRUNED_TO, f"{row[0]} {now_ms}")
+    return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS})
+
+
+def _ids(tx: Tx, statement: str, before_ms: int, limit: int) -> list[int]:
+    params = {"before": before_ms, "before_id": first_id_at(before_ms), "limit": limit}
+    rows: Any = tx.all(statement, params)
+    return [row[0] for row in rows]
+
+
+def index(tx: Tx, *, limit: int) -> int:
+    """Fill the search tables with the next *limit* accepted messages of the event log."""
+    note: Any = tx.one(sql.NOTE, {"key": reading.INDEXED_TO})
+    after = int(note[0]) if note else 0
+    rows: Any = tx.all(sql.ACCEPTED_AFTER, {"after": after, "limit": limit})
+    for _seq, message_id in rows:
+        view = reading.find_message(tx, message_id, None, with_attempts=False)
+        for term in reading.to_terms(view) if view else ():
+            tx.run(sql.ADD_TERM, {"term": term, "message_id": message_id})
+    if rows:
+        leave_note(tx, reading.INDEXED_TO, str(rows[-1][0]))
+    return len(rows)

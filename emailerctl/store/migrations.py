@@ -1,0 +1,356 @@
+"""Schema steps: ordered, additive, each with a sentence; applied by `emailerctl store migrate`.
+
+sqlite-utils keeps the list of what was applied.  `messages` is the outbox; `work` has a row only
+while a recipient is queued or sending, so that a million finished messages change nothing for
+claiming.  Moments are integer milliseconds since 1970 UTC, but `lease_until`, which is on the
+boot clock.  Readable times come from the views.
+"""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlite_utils import Database
+from sqlite_utils.migrations import Migrations
+
+from emailerctl.errors import StoreUnusable
+from emailerctl.models.lifecycle import Reason, State
+from emailerctl.models.message import RecipientKind
+from emailerctl.store import sqlite
+
+_MIGRATIONS = Migrations("emailerctl")
+
+# The rare states, in which people look for messages: an index that the usual life of a message
+# (queued, sending, sent, delivered) never touches.
+NOTABLE = (State.UNKNOWN, State.HELD, State.FAILED, State.BOUNCED, State.CANCELLED)
+
+
+def _literals(values: object) -> str:
+    return ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
+
+
+NOTABLE_SQL = f"state IN ({_literals(NOTABLE)})"
+
+_FIRST = f"""
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+
+CREATE TABLE messages (
+    id INTEGER PRIMARY KEY,
+    service TEXT NOT NULL,
+    token_id INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ({_literals(State)})),
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    send_at INTEGER,
+    expires_at INTEGER,
+    priority INTEGER NOT NULL,
+    on_unknown TEXT NOT NULL,
+    provider TEXT NOT NULL DEFAULT '',
+    is_test INTEGER NOT NULL DEFAULT 0,
+    envelope_sender TEXT NOT NULL,
+    header_from TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    tags TEXT,
+    metadata TEXT,
+    template TEXT NOT NULL DEFAULT '',
+    template_version TEXT NOT NULL DEFAULT '',
+    list_unsubscribe TEXT NOT NULL DEFAULT '',
+    needs_smtputf8 INTEGER NOT NULL DEFAULT 0,
+    size_bytes INTEGER NOT NULL,
+    content_hash BLOB NOT NULL,
+    key_hash BLOB,
+    fingerprint BLOB
+) STRICT;
+CREATE INDEX messages_notable ON messages (state, id) WHERE {NOTABLE_SQL};
+
+CREATE TABLE contents (
+    message_id INTEGER PRIMARY KEY,
+    raw BLOB NOT NULL,
+    dkim TEXT
+) STRICT;
+
+CREATE TABLE recipients (
+    message_id INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ({_literals(RecipientKind)})),
+    address TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ({_literals(State)})),
+    reason TEXT CHECK (reason IN ({_literals(Reason)})),
+    attempt INTEGER NOT NULL DEFAULT 0,
+    provider TEXT NOT NULL DEFAULT '',
+    reply TEXT NOT NULL DEFAULT '',
+    changed_at INTEGER NOT NULL,
+    PRIMARY KEY (message_id, n)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX recipients_unknown ON recipients (message_id, n) WHERE state = 'unknown';
+
+CREATE TABLE work (
+    message_id INTEGER PRIMARY KEY,
+    next_hop TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    waiting_for TEXT NOT NULL,
+    chain_index INTEGER NOT NULL DEFAULT 0,
+    schedule_step INTEGER NOT NULL DEFAULT 0,
+    age_from INTEGER NOT NULL,
+    lease_token INTEGER,
+    lease_owner INTEGER,
+    lease_until INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 0,
+    marked_at INTEGER,
+    open_until_at INTEGER,
+    is_alone INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX work_due ON work (next_hop, priority, due_at)
+    WHERE lease_token IS NULL AND is_alone = 0;
+CREATE INDEX work_alone ON work (due_at) WHERE lease_token IS NULL AND is_alone = 1;
+CREATE INDEX work_leased ON work (lease_owner) WHERE lease_token IS NOT NULL;
+
+CREATE TABLE timers (
+    message_id INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    what TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    PRIMARY KEY (message_id, n, what)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX timers_at ON timers (at);
+
+CREATE TABLE attempts (
+    message_id INTEGER NOT NULL,
+    n INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    phase TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    code INTEGER,
+    enhanced_status TEXT NOT NULL DEFAULT '',
+    reply TEXT NOT NULL DEFAULT '',
+    provider_message_id TEXT NOT NULL DEFAULT '',
+    started_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    open_until_at INTEGER,
+    hash BLOB NOT NULL,
+    recipients TEXT,
+    dialogue TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (message_id, n)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY,
+    type TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    message_id INTEGER,
+    n INTEGER,
+    from_state TEXT,
+    to_state TEXT,
+    attempt INTEGER,
+    provider TEXT,
+    reply TEXT,
+    data TEXT
+) STRICT;
+CREATE INDEX events_message ON events (message_id) WHERE message_id IS NOT NULL;
+
+CREATE TABLE keys (
+    hash BLOB PRIMARY KEY,
+    message_id INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE terms (
+    term TEXT NOT NULL,
+    message_id INTEGER NOT NULL,
+    PRIMARY KEY (term, message_id)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX terms_message ON terms (message_id);
+
+CREATE TABLE consumers (
+    id INTEGER PRIMARY KEY,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    boot_id TEXT NOT NULL,
+    version TEXT NOT NULL,
+    started_at INTEGER NOT NULL,
+    heartbeat_at INTEGER NOT NULL,
+    lease_until INTEGER NOT NULL,
+    in_flight INTEGER NOT NULL DEFAULT 0,
+    ended_at INTEGER
+) STRICT;
+
+CREATE TABLE tokens (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    service TEXT NOT NULL,
+    secret_hash BLOB NOT NULL,
+    scopes TEXT NOT NULL,
+    limits TEXT NOT NULL,
+    is_test INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    revoked_at INTEGER,
+    last_used_at INTEGER
+) STRICT;
+
+CREATE TABLE recipient_rates (
+    token_id INTEGER NOT NULL,
+    address TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    message_id INTEGER NOT NULL,
+    PRIMARY KEY (token_id, address, at, message_id)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX recipient_rates_at ON recipient_rates (at);
+
+CREATE TABLE suppressions (
+    address TEXT NOT NULL,
+    service TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    actor TEXT NOT NULL,
+    PRIMARY KEY (address, service)
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE next_hops (
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    changed_at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    settings_hash TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID, STRICT;
+
+CREATE TABLE alerts (
+    name TEXT PRIMARY KEY,
+    detail TEXT NOT NULL,
+    since_at INTEGER NOT NULL,
+    notified_at INTEGER
+) WITHOUT ROWID, STRICT;
+
+CREATE VIEW messages_readable AS
+SELECT id, service, state, header_from, subject, size_bytes, tags, is_test,
+       strftime('%Y-%m-%dT%H:%M:%fZ', created_at / 1000.0, 'unixepoch') AS created,
+       strftime('%Y-%m-%dT%H:%M:%fZ', changed_at / 1000.0, 'unixepoch') AS changed
+  FROM messages;
+CREATE VIEW events_readable AS
+SELECT seq, strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS at, type, message_id,
+       n, from_state, to_state, attempt, provider, reply, data
+  FROM events;
+CREATE VIEW work_readable AS
+SELECT message_id, next_hop, priority, waiting_for,
+       strftime('%Y-%m-%dT%H:%M:%fZ', due_at / 1000.0, 'unixepoch') AS due,
+       schedule_step, lease_owner, is_alone, lost
+  FROM work;
+"""
+
+
+@_MIGRATIONS(name="0001_message_log")
+def _message_log(db: Database) -> None:
+    """Create the message log: messages, recipients, work, attempts, events, keys, tokens."""
+    for statement in _FIRST.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A schema step: its name, its sentence, and whether this store has it."""
+
+    name: str
+    sentence: str
+    is_applied: bool
+
+
+def migrate(path: Path) -> list[Step]:
+    """Create the store if there is none, apply what is pending, and return all steps.
+
+    Raises:
+        StoreUnusable: not ours, of a newer version, or not writable.
+    """
+    old_umask = os.umask(0o077)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+        db = Database(sqlite.connect(path), execute_plugins=False)
+        try:
+            _refuse_newer(db, path)
+            _MIGRATIONS.apply(db)
+            return _steps(db)
+        finally:
+            db.close()
+    except OSError as error:
+        raise StoreUnusable(
+            f"the store can't be created at {path}: {error.strerror}",
+            hint="check the folder's permissions, or correct [store] url",
+        ) from error
+    finally:
+        os.umask(old_umask)
+
+
+def list_steps(path: Path) -> list[Step]:
+    """Return the schema steps and which of them the store at *path* has."""
+    db = Database(sqlite.connect(path), execute_plugins=False)
+    try:
+        return _steps(db)
+    finally:
+        db.close()
+
+
+def require_current(path: Path) -> None:
+    """Refuse a store whose schema is older or newer than this program.
+
+    Raises:
+        StoreUnusable: says which steps are pending or unknown, and what to type.
+    """
+    db = Database(sqlite.connect(path), execute_plugins=False)
+    try:
+        _refuse_newer(db, path)
+        pending = [step.name for step in _steps(db) if not step.is_applied]
+    except sqlite.sqlite3.Error as error:
+        raise StoreUnusable(
+            f"the store at {path} is damaged: {error}",
+            hint="restore a backup, then: emailerctl store check",
+        ) from error
+    finally:
+        db.close()
+    if pending:
+        raise StoreUnusable(
+            f"the store at {path} lacks the schema steps {', '.join(pending)}",
+            hint="run: emailerctl store migrate",
+        )
+
+
+def _create(path: Path) -> None:
+    """Make an empty store beside *path* and move it there whole, so that no half one is seen."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    connection = sqlite.sqlite3.connect(fresh, isolation_level=None)
+    try:
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # before anything is written
+        connection.execute(f"PRAGMA application_id={sqlite.APPLICATION_ID}")
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+    try:
+        os.link(fresh, path)  # fails, instead of replacing, where somebody was faster
+    except FileExistsError:
+        pass
+    finally:
+        fresh.unlink()
+
+
+def _refuse_newer(db: Database, path: Path) -> None:
+    ours = {step.name for step in _MIGRATIONS.pending(Database(memory=True))}
+    unknown = [step.name for step in _MIGRATIONS.applied(db) if step.name not in ours]
+    if unknown:
+        raise StoreUnusable(
+            f"the store at {path} was migrated by a newer version (it has {', '.join(unknown)})",
+            hint="install that version, or restore the backup made before the upgrade",
+        )
+
+
+def _steps(db: Database) -> list[Step]:
+    applied = {step.name for step in _MIGRATIONS.applied(db)}
+    return [
+        Step(name=step.name, sentence=step.fn.__doc__ or "", is_applied=step.name in applied)
+        for step in _MIGRATIONS.pending(Database(memory=True))
+    ]

@@ -1,0 +1,315 @@
+"""Reading: one message, listings, the event log, the queue in numbers.
+
+A listing walks down from a cursor along whatever narrows best (a notable state, the queue, a
+term of the search tables plus the newer tail, or just the newest) and filters what it meets.  It
+examines a bounded number of messages a call, so a page may be short and still have a successor.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from emailerctl.errors import BadRequest, NotFound
+from emailerctl.models.event import GAP, Event
+from emailerctl.models.ids import MESSAGE, first_id_at, parse_prefix, to_public
+from emailerctl.models.lifecycle import WORKING, OnUnknown, State
+from emailerctl.models.message import MessageView, Receipt
+from emailerctl.models.page import (
+    EventFilter,
+    MessageFilter,
+    Page,
+    decode_cursor,
+    encode_cursor,
+)
+from emailerctl.store import statements as sql
+from emailerctl.store.base import Pause, QueueStats, Unknown
+from emailerctl.store.driver import Tx
+from emailerctl.store.migrations import NOTABLE
+from emailerctl.store.rows import to_event, to_message
+
+PRUNED_TO = "events_pruned_to"
+INDEXED_TO = "search_indexed_to"
+
+_MAX_ID = 2**63 - 1
+_CHUNK = 500
+_EXAMINED = 20_000  # messages that one call looks at, at the most
+_TAIL = 50_000  # events that were not indexed yet
+
+
+def load_message(tx: Tx, message_id: int) -> MessageView:
+    """Return a message with recipients and attempts.
+
+    Raises:
+        NotFound: there is none.
+    """
+    view = find_message(tx, message_id, None)
+    if view is None:
+        raise NotFound(f"there is no message {to_public(MESSAGE, message_id)}")
+    return view
+
+
+def find_message(
+    tx: Tx, message_id: int, service: str | None, *, with_attempts: bool = True
+) -> MessageView | None:
+    """Return a message; *service* narrows whose."""
+    params = {"message_id": message_id}
+    row: Any = tx.one(sql.MESSAGE, params)
+    if row is None or service not in (None, row[1]):
+        return None
+    attempts = tx.all(sql.ATTEMPTS, params) if with_attempts else ()
+    return to_message(row, tx.all(sql.RECIPIENTS, params), attempts)
+
+
+def find_receipt(tx: Tx, message_id: int) -> Receipt | None:
+    """Return the receipt of an earlier message, as it stands now."""
+    row: Any = tx.one(sql.MESSAGE, {"message_id": message_id})
+    if row is None:
+        return None
+    view = to_message(row, tx.all(sql.RECIPIENTS, {"message_id": message_id}))
+    return Receipt(
+        message_id=message_id,
+        state=view.state,
+        created_ms=view.created_ms,
+        on_unknown=view.on_unknown,
+        is_test=view.is_test,
+        recipients=view.recipients,
+        is_replay=True,
+        fingerprint=row[19],
+    )
+
+
+def list_messages(
+    tx: Tx, filter_: MessageFilter, cursor: str | None, limit: int
+) -> Page[MessageView]:
+    """Return messages that fit, newest first."""
+    try:
+        below = decode_cursor(cursor) if cursor else _MAX_ID
+    except ValueError as error:
+        raise BadRequest(f"the cursor {cursor!r} is not one of ours") from error
+    if filter_.until_ms is not None:
+        below = min(below, first_id_at(filter_.until_ms))
+    bounds = {"from_id": first_id_at(filter_.since_ms) if filter_.since_ms else 0}
+    found: list[MessageView] = []
+    examined = 0
+    for message_id in _walk(_choose_start(tx, filter_), bounds, below):
+        view = find_message(tx, message_id, filter_.service or None, with_attempts=False)
+        below = message_id
+        examined += 1
+        if view is not None and _fits(view, filter_):
+            found.append(view)
+        if len(found) == limit or examined == _EXAMINED:
+            return Page(found, encode_cursor(below))
+    return Page(found, None)
+
+
+Start = Callable[[dict[str, int]], list[int]]  # below, from_id, limit -> ids, newest first
+
+
+def _walk(start: Start, bounds: dict[str, int], below: int) -> Iterator[int]:
+    while True:
+        ids = start({**bounds, "below": below, "limit": _CHUNK})
+        yield from ids
+        if len(ids) < _CHUNK:
+            return
+        below = ids[-1]
+
+
+def _choose_start(tx: Tx, filter_: MessageFilter) -> Start:
+    """Return the narrowest walk that meets everything which fits."""
+    term, is_prefix = _choose_term(filter_)
+    if term:
+        return _start_at_term(tx, term, is_prefix=is_prefix)
+    if filter_.state in NOTABLE:
+        state = filter_.state
+        return lambda at: _ids(tx, sql.NOTABLE_STATE, {**at, "state": state})
+    if filter_.waiting_for is not None or filter_.state in WORKING:
+        return lambda at: _ids(tx, sql.IN_WORK, at)
+    if filter_.q:
+        bounds = parse_prefix(MESSAGE, filter_.q)
+        if bounds is not None and filter_.q.upper().startswith("MSG_"):
+            return lambda at: [
+                i
+                for i in reversed(
+                    _ids(
+                        tx,
+                        sql.IDS_BETWEEN,
+                        {
+                            "low": max(bounds[0], at["from_id"]),
+                            "high": min(bounds[1], at["below"] - 1),
+                            "limit": at["limit"],
+                        },
+                    )
+                )
+            ]
+    return lambda at: _ids(tx, sql.NEWEST, at)
+
+
+def _choose_term(filter_: MessageFilter) -> tuple[str, bool]:
+    if filter_.recipient:
+        return f"to:{filter_.recipient.lower()}", False
+    if filter_.tag:
+        return f"tag:{filter_.tag}", False
+    if filter_.header_from:
+        return f"from:{filter_.header_from.lower()}", False
+    if filter_.q and not filter_.q.upper().startswith("MSG_"):
+        return f"q:{filter_.q.lower()}", True
+    return "", False
+
+
+def _start_at_term(tx: Tx, term: str, *, is_prefix: bool) -> Start:
+    """Walk the messages that have *term*: those indexed, and the newer tail (which is filtered)."""
+    tail = sorted(_find_tail(tx), reverse=True)
+
+    def start(at: dict[str, int]) -> list[int]:
+        if is_prefix:
+            params = {**at, "term": term, "term_end": term + "\U0010ffff"}
+            indexed = _ids(tx, sql.WITH_TERM_PREFIX, params)
+        else:
+            indexed = _ids(tx, sql.WITH_TERM, {**at, "term": term})
+        newer = [i for i in tail if at["from_id"] <= i < at["below"]]
+        return sorted({*indexed, *newer[: at["limit"]]}, reverse=True)[: at["limit"]]
+
+    return start
+
+
+def _find_tail(tx: Tx) -> list[int]:
+    row: Any = tx.one(sql.NOTE, {"key": INDEXED_TO})
+    after = int(row[0]) if row else 0
+    rows: Any = tx.all(sql.ACCEPTED_AFTER, {"after": after, "limit": _TAIL})
+    return [message_id for _seq, message_id in rows]
+
+
+def _ids(tx: Tx, statement: str, params: dict[str, Any]) -> list[int]:
+    rows: Any = tx.all(statement, params)
+    return [row[0] for row in rows]
+
+
+def _fits(view: MessageView, filter_: MessageFilter) -> bool:
+    recipients = view.recipients
+    wanted = filter_.recipient.lower()
+    return (
+        (filter_.state is None or view.state is filter_.state)
+        and (
+            filter_.waiting_for is None
+            or any(r.waiting_for is filter_.waiting_for for r in recipients)
+        )
+        and (not wanted or any(r.address.lower() == wanted for r in recipients))
+        and (not filter_.header_from or view.header_from.lower() == filter_.header_from.lower())
+        and (not filter_.tag or filter_.tag in view.tags)
+        and (not filter_.template or view.template == filter_.template)
+        and (not filter_.provider or any(r.provider == filter_.provider for r in recipients))
+        and (not filter_.q or matches(view, filter_.q))
+    )
+
+
+def matches(view: MessageView, q: str) -> bool:
+    """Return whether *q* is an id, or begins a recipient's address, a tag or a subject's word."""
+    if to_public(MESSAGE, view.message_id).startswith(q.upper().replace("MSG_", "msg_")):
+        return True
+    return any(term.startswith(q.lower()) for term in searchable(view))
+
+
+def searchable(view: MessageView) -> set[str]:
+    """Return what `q` finds a message by: addresses, tags, words of the subject; lower case."""
+    words = {recipient.address.lower() for recipient in view.recipients}
+    words |= {tag.lower() for tag in view.tags}
+    words |= {word for word in view.subject.lower().split() if len(word) > 1}
+    return {word[:64] for word in words}
+
+
+def to_terms(view: MessageView) -> set[str]:
+    """Return the rows of the search table for a message."""
+    return (
+        {f"to:{recipient.address.lower()}" for recipient in view.recipients}
+        | {f"tag:{tag}" for tag in view.tags}
+        | {f"from:{view.header_from.lower()}"}
+        | {f"q:{word}" for word in searchable(view)}
+    )
+
+
+def list_events(tx: Tx, filter_: EventFilter, after_seq: int, limit: int) -> list[Event]:
+    """Return events that fit, in order, led by a `gap` where retention removed some.
+
+    Where nothing fits among *limit* rows, the walk goes on, for a bounded number of rows.
+    """
+    found = _find_gap(tx, after_seq)
+    after = max(after_seq, found[0].seq if found else 0)
+    statement = sql.EVENTS_AFTER if filter_.message_id is None else sql.EVENTS_OF
+    for _chunk in range(_EXAMINED // _CHUNK):
+        params = {"after": after, "limit": _CHUNK, "message_id": filter_.message_id}
+        rows: Any = tx.all(statement, params)
+        for row in rows:
+            after = row[0]
+            if _event_fits(row, filter_):
+                found.append(to_event(row))
+                if len(found) >= limit:
+                    return found
+        if len(rows) < _CHUNK:
+            break
+    return found
+
+
+def _find_gap(tx: Tx, after_seq: int) -> list[Event]:
+    row: Any = tx.one(sql.NOTE, {"key": PRUNED_TO})
+    if row is None:
+        return []
+    pruned_seq, at_ms = (int(part) for part in row[0].split())
+    if after_seq >= pruned_seq:
+        return []
+    data = {"from_seq": after_seq + 1, "to_seq": pruned_seq}
+    return [Event(seq=pruned_seq, type=GAP, at_ms=at_ms, data=data)]
+
+
+def _event_fits(row: Any, filter_: EventFilter) -> bool:  # noqa: ANN401
+    return (
+        (not filter_.service or row[9] == filter_.service)
+        and (filter_.state is None or row[6] == filter_.state)
+        and (not filter_.provider or row[8] == filter_.provider)
+        and (not filter_.recipient or (row[4] or "").lower() == filter_.recipient.lower())
+        and (not filter_.tag or f'"{filter_.tag}"' in (row[12] or ""))
+    )
+
+
+def list_unknown(tx: Tx, service: str | None, limit: int, now_ms: int) -> list[Unknown]:
+    """Return recipients in doubt, oldest first."""
+    rows: Any = tx.all(sql.UNKNOWN, {"limit": limit})
+    return [
+        Unknown(
+            message_id=row[0],
+            n=row[1],
+            address=row[2],
+            service=row[3],
+            subject=row[4],
+            provider=row[5],
+            attempt=row[6],
+            since_ms=row[7],
+            open_until_ms=row[8],
+            on_unknown=OnUnknown(row[9]),
+            resend_at_ms=row[10],
+            expires_ms=row[11],
+            is_expired=row[11] is not None and row[11] <= now_ms,
+        )
+        for row in rows
+        if service in (None, row[3])
+    ]
+
+
+def queue_stats(tx: Tx, now_ms: int, pause: Pause | None) -> QueueStats:
+    """Return the queue in numbers."""
+    rows: Any = tx.all(sql.QUEUE_COUNTS, {"now": now_ms})
+    counts = {row[0]: row[1] for row in rows}
+    oldest = [row[2] for row in rows if row[0] == "ready"]
+    unknown: Any = tx.one(sql.UNKNOWN_COUNT)
+    open_: Any = tx.one(sql.UNKNOWN_OPEN, {"now": now_ms})
+    held: Any = tx.one(sql.HELD_COUNT)
+    return QueueStats(
+        ready=counts.get("ready", 0),
+        scheduled=counts.get("send_at", 0),
+        retrying=counts.get("retry", 0),
+        waiting=counts.get("next_hop", 0),
+        sending=counts.get(State.SENDING, 0),
+        held=held[0],
+        unknown=unknown[0],
+        oldest_due_ms=oldest[0] if oldest else None,
+        oldest_unknown_ms=open_[1],
+        pause=pause,
+    )

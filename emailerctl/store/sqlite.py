@@ -1,0 +1,359 @@
+"""SQLite driver: one writer thread with group commit, readers of their own.
+
+WAL, `synchronous=FULL` on every connection: a commit that returned is on disk.  Work that queues
+while the last commit runs becomes the next group, without any artificial wait; each piece runs
+under its own savepoint, so that a bad one is refused and the rest are accepted (F-IN-04), and
+every waiter is answered after the one sync.
+
+pysqlite3 carries SQLite 3.53: before 3.51.3 two connections of one WAL file could lose committed
+data (the WAL-reset bug), and several connections are what we have.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3 as stdlib_sqlite3
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from emailerctl.errors import OutcomeUnknown, StorageFull, StoreBusy, StoreUnusable
+from emailerctl.models.event import Event
+from emailerctl.store.driver import Params, Tx
+
+if TYPE_CHECKING:
+    sqlite3 = stdlib_sqlite3
+else:
+    try:
+        import pysqlite3.dbapi2 as sqlite3
+    except ImportError:  # no wheel for this machine: `check_library` warns
+        sqlite3 = stdlib_sqlite3
+
+T = TypeVar("T")
+
+APPLICATION_ID = 0x454D4C52  # "EMLR": PRAGMA application_id of our stores
+SAFE_VERSION = (3, 51, 3)
+_RETRY_S = 0.0003  # our own wait for the write lock; SQLite's handler sleeps far longer
+_READERS = 2
+_NO_PARAMS: Params = {}
+
+_log = logging.getLogger(__name__)
+
+
+def library_version() -> tuple[int, ...]:
+    """Return the version of the SQLite library in use."""
+    return tuple(int(part) for part in sqlite3.sqlite_version.split("."))
+
+
+def is_library_safe() -> bool:
+    """Return whether the library is free of the WAL-reset bug (fixed in 3.51.3)."""
+    return library_version() >= SAFE_VERSION
+
+
+def connect(path: Path, *, is_reader: bool = False) -> Any:  # noqa: ANN401
+    """Open an existing store with the house's pragmas; never create one.
+
+    Raises:
+        StoreUnusable: missing, not a database, or another program's.
+    """
+    if not path.is_file():
+        raise StoreUnusable(
+            f"there is no store at {path}",
+            hint="create it with: emailerctl store migrate (or correct [store] url)",
+        )
+    try:
+        connection = sqlite3.connect(
+            f"file:{_quote(path)}?mode=rw",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=256,
+        )
+        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+        if application_id != APPLICATION_ID:
+            raise StoreUnusable(
+                f"{path} is a database of another program (application id {application_id})",
+                hint="correct [store] url",
+            )
+        # A reader may meet a moment of recovery; the writer waits in its own short steps.
+        connection.execute(f"PRAGMA busy_timeout={5000 if is_reader else 0}")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        connection.execute("PRAGMA cache_size=-65536")
+        connection.execute("PRAGMA wal_autocheckpoint=2000")
+        if is_reader:
+            connection.execute("PRAGMA query_only=ON")
+    except sqlite3.Error as error:
+        raise StoreUnusable(
+            f"the store at {path} can't be opened: {error}",
+            hint="check its permissions; if it is damaged restore a backup, then: "
+            "emailerctl store check",
+        ) from error
+    return connection
+
+
+def _quote(path: Path) -> str:
+    return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+
+
+class SqliteTx:
+    """A transaction on one connection."""
+
+    def __init__(self, connection: Any) -> None:  # noqa: ANN401
+        """Wrap *connection*, which is inside a transaction or reads a snapshot."""
+        self._execute = connection.execute
+        self.memo: dict[str, object] = {}
+        self.events: list[Event] = []
+        self.has_new_work = False
+
+    def all(self, sql: str, params: Params = _NO_PARAMS) -> list[tuple[object, ...]]:
+        """Run *sql* and return every row."""
+        rows: list[tuple[object, ...]] = self._execute(sql, params).fetchall()
+        return rows
+
+    def one(self, sql: str, params: Params = _NO_PARAMS) -> tuple[object, ...] | None:
+        """Run *sql* and return its first row, or None."""
+        rows = self._execute(sql, params).fetchall()
+        return rows[0] if rows else None
+
+    def run(self, sql: str, params: Params = _NO_PARAMS) -> int:
+        """Run *sql* and return how many rows it touched."""
+        count: int = self._execute(sql, params).rowcount
+        return count
+
+    def insert(self, sql: str, params: Params) -> int:
+        """Run an INSERT and return the integer key that the row was given."""
+        key: int = self._execute(sql, params).lastrowid
+        return key
+
+
+@dataclass(slots=True)
+class _Unit:
+    """One piece of work, who waits for it, and what came of it."""
+
+    work: Callable[[Tx], Any]
+    future: "asyncio.Future[Any]"
+    result: object = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True)
+class GroupSizes:
+    """How well commits are shared: for metrics."""
+
+    commits: int = 0
+    units: int = 0
+    last_sync_s: float = field(default=0.0)
+
+
+def _nothing(_events: Sequence[Event], _has_new_work: bool) -> None:  # noqa: FBT001
+    """Be the publisher of a store that nobody listens to."""
+
+
+class SqliteDriver:
+    """One store file: a writer thread and a few readers.
+
+    Args:
+        path: an existing, migrated store.
+        busy_timeout_s: how long the writer waits for another process's lock.
+        publish: called in the writer thread after each commit with the group's events and
+            whether it made work; must not block.
+        on_fatal: called in the writer thread when a sync failed: nobody knows what is on disk,
+            so the process must end (F-IN-06).  The waiters have been answered by then.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        busy_timeout_s: float = 5.0,
+        publish: Callable[[Sequence[Event], bool], None] = _nothing,
+        on_fatal: Callable[[BaseException], None] | None = None,
+    ) -> None:
+        """Open the connections and start the threads."""
+        self.path = path
+        self.sizes = GroupSizes()
+        self._busy_timeout_s = busy_timeout_s
+        self._publish = publish
+        self._on_fatal = on_fatal
+        self._waiting: list[_Unit] = []
+        self._wakeup = threading.Condition()
+        self._is_closing = False
+        self._broken: BaseException | None = None
+        self._connection = connect(path)
+        self._local = threading.local()
+        self._reader_connections: list[Any] = []
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._writer = threading.Thread(
+            target=self._write_groups, name="store-writer", daemon=True
+        )
+        self._writer.start()
+
+    async def write(self, work: Callable[[Tx], T]) -> T:
+        """Run *work* in the next group and return after its sync."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        with self._wakeup:
+            if self._is_closing or self._broken is not None:
+                raise StoreUnusable("the store is closed")
+            self._waiting.append(_Unit(work, future))
+            if len(self._waiting) == 1:
+                self._wakeup.notify()
+        result: T = await future
+        return result
+
+    @property
+    def backlog(self) -> int:
+        """Return how many pieces of work wait for the next group."""
+        return len(self._waiting)
+
+    async def read(self, work: Callable[[Tx], T]) -> T:
+        """Run *work* on a reader's connection, in one snapshot."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, work)
+
+    def _read(self, work: Callable[[Tx], T]) -> T:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect(self.path, is_reader=True)
+            self._reader_connections.append(connection)
+        try:
+            connection.execute("BEGIN")
+            try:
+                return work(SqliteTx(connection))
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise _translate(error) from error
+
+    async def close(self) -> None:
+        """Finish what was begun, stop the threads and close the connections."""
+        with self._wakeup:
+            self._is_closing = True
+            self._wakeup.notify()
+        await asyncio.get_running_loop().run_in_executor(None, self._writer.join)
+        self._readers.shutdown(wait=True)
+        for connection in (self._connection, *self._reader_connections):
+            connection.close()
+
+    # the writer thread
+
+    def _write_groups(self) -> None:
+        while True:
+            with self._wakeup:
+                while not self._waiting and not self._is_closing:
+                    self._wakeup.wait()
+                group, self._waiting = self._waiting, []
+            if not group:
+                return
+            try:
+                self._write_group(group)
+            except sqlite3.Error as error:
+                self._fail(group, error)
+                if self._broken is not None:
+                    return
+
+    def _write_group(self, group: list[_Unit]) -> None:
+        execute = self._connection.execute
+        self._begin()
+        tx = SqliteTx(self._connection)
+        for unit in group:
+            kept = len(tx.events)
+            execute("SAVEPOINT unit")
+            try:
+                unit.result = unit.work(tx)
+            except Exception as error:  # noqa: BLE001  (whatever it is belongs to its waiter)
+                if not self._connection.in_transaction:
+                    raise  # SQLite rolled everything back (disk full, I/O): nobody is answered
+                unit.error = error
+                execute("ROLLBACK TO unit")
+                del tx.events[kept:]
+                tx.memo.clear()
+            execute("RELEASE unit")
+        began = time.perf_counter()
+        execute("COMMIT")
+        self.sizes.last_sync_s = time.perf_counter() - began
+        self.sizes.commits += 1
+        self.sizes.units += len(group)
+        self._answer(group)
+        if tx.events or tx.has_new_work:
+            self._publish(tx.events, tx.has_new_work)
+
+    def _begin(self) -> None:
+        give_up = time.monotonic() + self._busy_timeout_s
+        while True:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    raise
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(_RETRY_S)
+            else:
+                return
+
+    def _fail(self, group: list[_Unit], error: sqlite3.Error) -> None:
+        """Answer every waiter of a group that was not committed, or of which nobody knows."""
+        with contextlib.suppress(sqlite3.Error):
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        translated = _translate(error)
+        if isinstance(translated, OutcomeUnknown):
+            self._broken = error
+            with self._wakeup:
+                group += self._waiting
+                self._waiting = []
+        for unit in group:
+            unit.error = translated
+        self._answer(group)
+        _log.error("store: a commit failed: %s", error)
+        if self._broken is not None and self._on_fatal is not None:
+            self._on_fatal(error)
+
+    @staticmethod
+    def _answer(group: list[_Unit]) -> None:
+        """Resolve the futures of *group*: one wake-up for each event loop in it."""
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Unit]] = {}
+        for unit in group:
+            by_loop.setdefault(unit.future.get_loop(), []).append(unit)
+        for loop, units in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(_resolve, units)
+
+
+def _resolve(units: Sequence[_Unit]) -> None:
+    for unit in units:
+        if unit.future.done():
+            continue  # the waiter was cancelled: stored all the same (F-IN-15)
+        if unit.error is None:
+            unit.future.set_result(unit.result)
+        else:
+            unit.future.set_exception(unit.error)
+
+
+def _translate(error: sqlite3.Error) -> BaseException:
+    """Return the deliberate error that *error* means for whoever waits."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_BUSY:
+        return StoreBusy(
+            "another process held the store's write lock for too long; nothing was stored",
+            retry_after_s=1,
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return StorageFull(
+            "the disk of the store is full; nothing was stored", retry_after_s=60
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return OutcomeUnknown(
+            f"writing to the disk failed ({error}); whether this was stored is not known",
+            retry_after_s=5,
+        )
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StoreUnusable(
+            f"the store is damaged: {error}",
+            hint="stop both daemons, restore a backup, then: emailerctl store check",
+        )
+    return error

@@ -1,0 +1,483 @@
+"""The one implementation of the store, over any driver: each verb is one transaction.
+
+The functions given to the driver are ordinary synchronous functions of a transaction and live by
+subject in the files beside this one; they run on the driver's thread.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from random import Random
+from typing import cast
+
+from emailerctl.models.event import Event
+from emailerctl.models.ids import build_lease_token
+from emailerctl.models.lifecycle import Cause, State, WaitingFor
+from emailerctl.models.message import MessageView, NewMessage, Receipt
+from emailerctl.models.page import EventFilter, MessageFilter, Page
+from emailerctl.store import (
+    accepting,
+    administering,
+    auditing,
+    delivering,
+    keeping,
+    operating,
+    reading,
+)
+from emailerctl.store import statements as sql
+from emailerctl.store.base import (
+    Alert,
+    AttemptResult,
+    Breach,
+    Claim,
+    Consumer,
+    Due,
+    NextHop,
+    Order,
+    OrderResult,
+    Pause,
+    QueueStats,
+    Suppression,
+    Token,
+    Unknown,
+)
+from emailerctl.store.driver import Driver, Tx
+from emailerctl.store.steps import (
+    end_work_if_done,
+    is_suppressed,
+    summarise,
+    to_json,
+    write_event,
+)
+
+GRACE_MS = 60_000  # how long after the final reply's time a marked lease still stands
+
+
+class SqlStore:
+    """The message log over a driver.
+
+    Args:
+        grace_ms: what `mark` adds to the time of the final reply (60 s).
+        rng: where lease tokens come from.
+    """
+
+    def __init__(self, driver: Driver, *, rng: Random, grace_ms: int = GRACE_MS) -> None:
+        """Take the driver; nothing is read yet."""
+        self.driver = driver
+        self._grace_ms = grace_ms
+        self._rng = rng
+
+    async def close(self) -> None:
+        """Finish what was begun and close."""
+        await self.driver.close()
+
+    # acceptance
+
+    async def add(self, message: NewMessage, *, now_ms: int) -> Receipt:
+        """Store *message*, or return the earlier one that its key belongs to."""
+        return await self.driver.write(lambda tx: accepting.add(tx, message, now_ms))
+
+    async def find_by_key(self, key_hash: bytes) -> Receipt | None:
+        """Return the receipt of the message with that key."""
+        return await self.driver.read(lambda tx: accepting.find_by_key(tx, key_hash))
+
+    # delivery
+
+    async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
+        """Return what is due, at most *rooms[hop]* for each next hop."""
+        return await self.driver.read(
+            lambda tx: delivering.find_due(tx, rooms, now_ms, is_idle=is_idle)
+        )
+
+    async def claim(
+        self, message_ids: Collection[int], *, consumer_id: int, now_ms: int
+    ) -> list[Claim]:
+        """Give those that are due and free to the consumer."""
+        return await self.driver.write(
+            lambda tx: delivering.claim(
+                tx, message_ids, consumer_id, now_ms, lambda: build_lease_token(self._rng)
+            )
+        )
+
+    async def load_raw(self, message_id: int) -> bytes | None:
+        """Return the bytes of a message, or None where retention removed them."""
+        row = await self.driver.read(lambda tx: tx.one(sql.RAW, {"message_id": message_id}))
+        return cast("bytes", row[0]) if row else None
+
+    async def mark(
+        self,
+        claim: Claim,
+        accepted: Collection[int],
+        *,
+        provider: str,
+        now_ms: int,
+        boot_ms: int,
+        final_reply_ms: int,
+        may_expire: bool = True,
+    ) -> bool:
+        """Commit the point of no return for *accepted*, all or nothing."""
+        return await self.driver.write(
+            lambda tx: delivering.mark(
+                tx,
+                claim,
+                accepted,
+                provider=provider,
+                now_ms=now_ms,
+                boot_ms=boot_ms,
+                final_reply_ms=final_reply_ms,
+                grace_ms=self._grace_ms,
+                may_expire=may_expire,
+            )
+        )
+
+    async def settle(self, claim: Claim, result: AttemptResult, *, now_ms: int) -> bool:
+        """Write an attempt's result and give the lease back; False when it is not ours."""
+        return await self.driver.write(lambda tx: delivering.settle(tx, claim, result, now_ms))
+
+    async def testify(self, claim: Claim, result: AttemptResult, *, now_ms: int) -> None:
+        """Write a late answer to a lost lease."""
+        await self.driver.write(lambda tx: delivering.testify(tx, claim, result, now_ms))
+
+    async def give_back(
+        self,
+        claim: Claim,
+        *,
+        due_ms: int,
+        waiting_for: WaitingFor,
+        next_hop: str,
+        chain_index: int,
+    ) -> bool:
+        """Give a lease back without an attempt."""
+        return await self.driver.write(
+            lambda tx: delivering.give_back(
+                tx,
+                claim,
+                due_ms=due_ms,
+                waiting_for=waiting_for,
+                next_hop=next_hop,
+                chain_index=chain_index,
+            )
+        )
+
+    async def report(
+        self,
+        message_id: int,
+        n: int,
+        cause: Cause,
+        *,
+        attempt: int,
+        now_ms: int,
+        provider: str = "",
+        reply: str = "",
+        data: Mapping[str, object] | None = None,
+    ) -> State | None:
+        """Apply a later word about a recipient as the life cycle allows; always an event."""
+
+        def work(tx: Tx) -> State | None:
+            state = delivering.apply_evidence(
+                tx,
+                message_id,
+                n,
+                cause,
+                attempt=attempt,
+                now_ms=now_ms,
+                provider=provider,
+                reply=reply,
+                data=data,
+            )
+            if state is not None:
+                end_work_if_done(tx, message_id)
+                summarise(tx, message_id, now_ms)
+            return state
+
+        return await self.driver.write(work)
+
+    async def record(
+        self,
+        type_: str,
+        *,
+        now_ms: int,
+        message_id: int | None = None,
+        n: int | None = None,
+        provider: str = "",
+        reply: str = "",
+        data: Mapping[str, object] | None = None,
+    ) -> None:
+        """Write an event that changes no state."""
+
+        def work(tx: Tx) -> None:
+            row = tx.one(sql.RECIPIENT, {"message_id": message_id, "n": n})
+            write_event(
+                tx,
+                type_,
+                now_ms,
+                message_id=message_id,
+                n=n,
+                address=cast("str", row[1]) if row else None,
+                service=cast("str", row[3]) if row else None,
+                provider=provider or None,
+                reply=reply or None,
+                data=data,
+            )
+
+        await self.driver.write(work)
+
+    # consumers
+
+    async def register(self, consumer: Consumer) -> None:
+        """Enter a consumer; it may claim from now on."""
+        await self.driver.write(lambda tx: administering.register(tx, consumer))
+
+    async def renew(
+        self, consumer_id: int, *, now_ms: int, lease_until_ms: int, in_flight: int
+    ) -> bool:
+        """Renew a consumer's lease; False when it was declared dead meanwhile."""
+        params = {
+            "id": consumer_id,
+            "now": now_ms,
+            "lease_until": lease_until_ms,
+            "in_flight": in_flight,
+        }
+        return await self.driver.write(lambda tx: tx.run(sql.RENEW, params)) == 1
+
+    async def list_consumers(self) -> list[Consumer]:
+        """Return the consumers that have not ended."""
+        return await self.driver.read(administering.list_consumers)
+
+    async def void(
+        self,
+        consumer_id: int,
+        *,
+        is_dead: bool,
+        now_ms: int,
+        boot_ms: int,
+        resend_after_ms: int,
+    ) -> int:
+        """End the leases of a consumer; return how many messages that touched."""
+        return await self.driver.write(
+            lambda tx: delivering.void(
+                tx,
+                consumer_id,
+                is_dead=is_dead,
+                now_ms=now_ms,
+                boot_ms=boot_ms,
+                resend_after_ms=resend_after_ms,
+            )
+        )
+
+    async def sweep(
+        self, *, hops: Sequence[str], now_ms: int, max_age_ms: int, may_expire: bool
+    ) -> int:
+        """Do what fell due."""
+        return await self.driver.write(
+            lambda tx: operating.sweep(
+                tx, hops=hops, now_ms=now_ms, max_age_ms=max_age_ms, may_expire=may_expire
+            )
+        )
+
+    async def retain(
+        self, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
+    ) -> int:
+        """Remove what retention says, *limit* rows of each kind at the most."""
+        return await self.driver.write(
+            lambda tx: keeping.retain(
+                tx,
+                content_ms=content_ms,
+                messages_ms=messages_ms,
+                events_ms=events_ms,
+                now_ms=now_ms,
+                limit=limit,
+            )
+        )
+
+    async def index(self, *, limit: int) -> int:
+        """Fill the search tables from the event log; return how many messages were taken."""
+        return await self.driver.write(lambda tx: keeping.index(tx, limit=limit))
+
+    # operators
+
+    async def order(self, order: Order, *, now_ms: int) -> OrderResult:
+        """Carry out an operator's order."""
+        return await self.driver.write(lambda tx: operating.obey(tx, order, now_ms))
+
+    async def pause(self, pause: Pause) -> None:
+        """Pause claiming."""
+
+        def work(tx: Tx) -> None:
+            administering.leave_note(tx, delivering.PAUSE, to_json(pause) or "")
+            data = {"actor": pause.actor, "reason": pause.reason, "until_ms": pause.until_ms}
+            write_event(tx, "queue.paused", pause.since_ms, data=data)
+
+        await self.driver.write(work)
+
+    async def resume(self, *, actor: str, now_ms: int) -> bool:
+        """End the pause; False when there was none."""
+
+        def work(tx: Tx) -> bool:
+            was_paused = delivering.find_pause(tx, now_ms) is not None
+            tx.run(sql.END_NOTE, {"key": delivering.PAUSE})
+            if was_paused:
+                write_event(tx, "queue.resumed", now_ms, data={"actor": actor})
+            tx.has_new_work = True
+            return was_paused
+
+        return await self.driver.write(work)
+
+    async def find_pause(self, *, now_ms: int) -> Pause | None:
+        """Return the pause in force."""
+        return await self.driver.read(lambda tx: delivering.find_pause(tx, now_ms))
+
+    # reading
+
+    async def find_message(
+        self, message_id: int, *, service: str | None = None
+    ) -> MessageView | None:
+        """Return a message with its recipients and attempts; *service* narrows whose."""
+        return await self.driver.read(lambda tx: reading.find_message(tx, message_id, service))
+
+    async def find_ids(self, low: int, high: int, *, limit: int = 2) -> list[int]:
+        """Return message ids between *low* and *high*, both included."""
+        params = {"low": low, "high": high, "limit": limit}
+        rows = await self.driver.read(lambda tx: tx.all(sql.IDS_BETWEEN, params))
+        return [cast("int", row[0]) for row in rows]
+
+    async def list_messages(
+        self, filter_: MessageFilter, *, cursor: str | None, limit: int
+    ) -> Page[MessageView]:
+        """Return messages, newest first, with recipients, without attempts."""
+        return await self.driver.read(
+            lambda tx: reading.list_messages(tx, filter_, cursor, limit)
+        )
+
+    async def list_events(
+        self, filter_: EventFilter, *, after_seq: int, limit: int
+    ) -> list[Event]:
+        """Return events after *after_seq* in order, led by a `gap` where some were removed."""
+        return await self.driver.read(
+            lambda tx: reading.list_events(tx, filter_, after_seq, limit)
+        )
+
+    async def last_seq(self) -> int:
+        """Return the newest sequence number, 0 where there is none."""
+        row = await self.driver.read(lambda tx: tx.one(sql.LAST_SEQ))
+        return cast("int", row[0]) if row else 0
+
+    async def find_seq_since(self, moment_ms: int) -> int:
+        """Return the number after which the events since *moment_ms* come."""
+
+        def work(tx: Tx) -> int:
+            params = {"after": 0, "since": moment_ms}
+            row = tx.one(sql.FIRST_SEQ_SINCE, params)
+            if row is not None:
+                return cast("int", row[0]) - 1
+            last = tx.one(sql.LAST_SEQ)
+            return cast("int", last[0]) if last else 0
+
+        return await self.driver.read(work)
+
+    async def list_unknown(
+        self, *, now_ms: int, service: str | None = None, limit: int = 200
+    ) -> list[Unknown]:
+        """Return recipients in doubt, oldest first."""
+        return await self.driver.read(
+            lambda tx: reading.list_unknown(tx, service, limit, now_ms)
+        )
+
+    async def queue_stats(self, *, now_ms: int) -> QueueStats:
+        """Return the queue in numbers."""
+        return await self.driver.read(
+            lambda tx: reading.queue_stats(tx, now_ms, delivering.find_pause(tx, now_ms))
+        )
+
+    # tokens
+
+    async def add_token(self, token: Token, *, is_rotation: bool = False) -> None:
+        """Enter a token; its name must be free unless it rotates the one that has it."""
+
+        def work(tx: Tx) -> None:
+            if not is_rotation:
+                administering.require_free_name(tx, token.name, token.created_ms)
+            administering.add_token(tx, token)
+
+        await self.driver.write(work)
+
+    async def load_tokens(self) -> tuple[int, list[Token]]:
+        """Return the epoch (changes with every change of a token) and all tokens."""
+        return await self.driver.read(administering.load_tokens)
+
+    async def token_epoch(self) -> int:
+        """Return the epoch alone."""
+        return await self.driver.read(accepting.read_epoch)
+
+    async def end_token(self, token_id: int, *, at_ms: int) -> None:
+        """Revoke a token at *at_ms*: now, or later for a rotation with overlap."""
+        await self.driver.write(lambda tx: administering.end_token(tx, token_id, at_ms))
+
+    async def touch_tokens(self, used: Mapping[int, int]) -> None:
+        """Write when tokens were last used (token id -> moment)."""
+        await self.driver.write(lambda tx: administering.touch_tokens(tx, used))
+
+    # suppressions and next hops
+
+    async def suppress(self, suppression: Suppression) -> None:
+        """Enter or replace a suppression."""
+        await self.driver.write(lambda tx: administering.suppress(tx, suppression))
+
+    async def unsuppress(self, address: str, service: str) -> bool:
+        """Remove a suppression; False when there was none."""
+        params = {"address": address.lower(), "service": service}
+        return await self.driver.write(lambda tx: tx.run(sql.UNSUPPRESS, params)) == 1
+
+    async def list_suppressions(
+        self, *, service: str | None, address: str, cursor: str | None, limit: int
+    ) -> Page[Suppression]:
+        """Return suppressions by address (a prefix narrows)."""
+        return await self.driver.read(
+            lambda tx: administering.list_suppressions(tx, service, address, cursor, limit)
+        )
+
+    async def find_suppressed(
+        self, addresses: Collection[str], *, service: str, now_ms: int
+    ) -> set[str]:
+        """Return those of *addresses* that are suppressed for *service*."""
+        return await self.driver.read(
+            lambda tx: {a for a in addresses if is_suppressed(tx, a, service, now_ms)}
+        )
+
+    async def list_next_hops(self) -> list[NextHop]:
+        """Return the standing of every next hop that has one."""
+        return await self.driver.read(administering.list_next_hops)
+
+    async def set_next_hop(self, hop: NextHop) -> None:
+        """Enter a next hop's standing; opening one makes what waits for it due."""
+
+        def work(tx: Tx) -> None:
+            administering.set_next_hop(tx, hop)
+            data = {"state": hop.state, "reason": hop.reason, "actor": hop.actor}
+            write_event(tx, "next_hop.changed", hop.changed_ms, provider=hop.name, data=data)
+
+        await self.driver.write(work)
+
+    # alerts and notes
+
+    async def raise_alert(self, alert: Alert) -> bool:
+        """Raise an alert; True when this call raised it (one process notifies)."""
+        return await self.driver.write(lambda tx: administering.raise_alert(tx, alert))
+
+    async def clear_alert(self, name: str) -> bool:
+        """Clear an alert; True when this call cleared it."""
+        return await self.driver.write(lambda tx: tx.run(sql.CLEAR_ALERT, {"name": name})) == 1
+
+    async def list_alerts(self) -> list[Alert]:
+        """Return the alerts that are raised."""
+        return await self.driver.read(administering.list_alerts)
+
+    async def find_note(self, key: str) -> str | None:
+        """Return a note that processes leave each other."""
+        return await self.driver.read(lambda tx: administering.find_note(tx, key))
+
+    async def leave_note(self, key: str, value: str) -> None:
+        """Leave such a note."""
+        await self.driver.write(lambda tx: administering.leave_note(tx, key, value))
+
+    async def audit(self, *, limit: int = 100) -> list[Breach]:
+        """Check the invariants I1 to I10 and return what does not hold."""
+        return await self.driver.read(lambda tx: auditing.audit(tx, limit=limit))

@@ -1,0 +1,141 @@
+"""Start, question and stop the misbehaving server; pytest fixtures for it.
+
+    from tests.smtpd.fixture import SmtpServer, start_smtpd  # noqa: F401  (a fixture)
+
+    def test_…(start_smtpd):
+        server = start_smtpd("--no-pipelining")
+        …
+        assert server.copies("ok@example.org") == 1
+"""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+START_WITHIN_S = 10
+
+
+def has_ended(process: subprocess.Popen[bytes], *, within_s: float) -> bool:
+    """Wait so long for the end of *process*, and say whether it came."""
+    try:
+        process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+class SmtpServer:
+    """The server as a child process."""
+
+    def __init__(self, *options: str, folder: Path | None = None, port: int = 0) -> None:
+        """Start with command-line *options*, and wait until it listens."""
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="smtpd-"))
+        self._journal = self.folder / "journal.jsonl"
+        self._transcript = self.folder / "transcript.txt"
+        self._options = options
+        self.port = port
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        ready = self.folder / "ready"
+        ready.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "tests.smtpd", "--port", str(self.port)]
+        command += ["--journal", str(self._journal), "--ready-file", str(ready)]
+        if "--no-fsync" not in self._options:
+            command += ["--transcript", str(self._transcript)]
+        process = subprocess.Popen([*command, *self._options], cwd=ROOT)
+        deadline = time.monotonic() + START_WITHIN_S
+        while not ready.exists():
+            if has_ended(process, within_s=0.01):
+                raise RuntimeError(f"the SMTP server ended with {process.returncode}")
+            if time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                raise RuntimeError(f"the SMTP server is not up after {START_WITHIN_S} s")
+        self.port = int(ready.read_text())
+        return process
+
+    def restart(self) -> None:
+        """Start again on the same port, with the same journal, after `stop` or `kill`."""
+        self.process = self._start()
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Return every accepted copy so far, oldest first."""
+        if not self._journal.exists():
+            return []
+        text = self._journal.read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    def copies(self, recipient: str) -> int:
+        """Return how many copies were accepted for *recipient*."""
+        return sum(copy["recipient"] == recipient for copy in self.journal())
+
+    def transcript(self) -> list[str]:
+        """Return what was said: `<connection> > ours`, `< theirs`, `- what happened`."""
+        if not self._transcript.exists():
+            return []
+        return self._transcript.read_text(encoding="utf-8").splitlines()
+
+    def stop(self) -> None:
+        """End it by SIGTERM; harmless when it has ended already."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(timeout=10)
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait(timeout=10)
+
+    def pause(self) -> None:
+        """Stop it (SIGSTOP)."""
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on (SIGCONT)."""
+        self.process.send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> "SmtpServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.resume_and_stop()
+
+    def resume_and_stop(self) -> None:
+        """End it, also when it is paused."""
+        if self.process.poll() is None:
+            self.resume()
+        self.stop()
+
+
+@pytest.fixture
+def start_smtpd(tmp_path: Path) -> Iterator[Callable[..., SmtpServer]]:
+    """Start servers of one's own with options; all end with the test."""
+    servers: list[SmtpServer] = []
+
+    def start(*options: str) -> SmtpServer:
+        folder = tmp_path / f"smtpd-{len(servers)}"
+        folder.mkdir()
+        servers.append(SmtpServer(*options, folder=folder))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.resume_and_stop()
+
+
+@pytest.fixture(scope="session")
+def shared_smtpd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmtpServer]:
+    """A behaving server (but for what recipients ask for), shared by the whole run."""
+    with SmtpServer(folder=tmp_path_factory.mktemp("smtpd")) as server:
+        yield server
