@@ -235,7 +235,12 @@ def _template(value: object) -> dict[str, object]:
     return _parse_object(value, "a template's members", MOST_MEMBERS)
 
 
-def _moment(value: object) -> int:
+def parse_instant(value: object) -> int:
+    """Return milliseconds since 1970 UTC.
+
+    Raises:
+        ValueError: not RFC 3339 with an offset.
+    """
     if isinstance(value, str) and _MOMENT.fullmatch(value):
         try:
             return parse_moment(value)
@@ -288,7 +293,7 @@ _Mailboxes = Annotated[
 ]
 _Name = Annotated[str, _plain(_name)]
 _Text = Annotated[str, _plain(_body)]
-_Moment = Annotated[int, _plain(_moment)]
+_Moment = Annotated[int, _plain(parse_instant)]
 _Duration = Annotated[int, _plain(_duration)]
 
 

@@ -2,7 +2,7 @@
 
 The standard library's parser does the work, with its leniencies taken away: UTF-8 only and no
 byte order mark, no duplicate keys, no NaN or Infinity, no number beyond what a double holds, no
-NUL, no halves of surrogate pairs, bounded depth and a bounded number of values.  The size of
+NUL, no halves of surrogate pairs, bounded depth and numbers of keys and values.  The size of
 the body is the caller's limit.
 """
 
@@ -15,6 +15,7 @@ from emailerctl.errors import MalformedJson
 from emailerctl.models.text import find_unencodable, shorten
 
 MAX_DEPTH = 32
+MAX_KEYS = 1_000  # of one object
 MAX_VALUES = 100_000
 _NUMBER_CHARACTERS = 400  # more than any double needs, less than makes int() refuse
 
@@ -55,6 +56,8 @@ _TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels"
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    if len(pairs) > MAX_KEYS:
+        raise MalformedJson(f"an object has {len(pairs)} keys; send at most {MAX_KEYS}")
     members = dict(pairs)
     if len(members) == len(pairs):
         return members

@@ -9,8 +9,6 @@ _SHOWN = 60
 # Control characters (C0, DEL, C1), line and paragraph separators, bidirectional embeddings,
 # overrides and isolates (they make one text look like another), halves of surrogate pairs.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-# What else would disturb an error message: zero-width and other invisible characters.
-_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u2060-\u2064\ufeff\ufff9-\ufffb]")
 
 
 def shorten(value: object) -> str:
@@ -87,21 +85,20 @@ def find_unencodable(text: str) -> str:
 def _escape(text: str) -> str:
     """Return the beginning of *text*, so that 60 characters hold it and its quotes."""
     room = _SHOWN - 2
-    shown = []
-    for character in text[: room + 1]:
-        code = ord(character)
-        if character in '"\\':
-            character = f"\\{character}"
-        elif _UNSAFE.match(character) or _INVISIBLE.match(character):
-            character = f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}"
-        shown.append(character)
-    if sum(map(len, shown)) <= room and len(text) <= room:
+    shown = [_escape_character(character) for character in text[: room + 1]]
+    if sum(map(len, shown)) <= room:
         return "".join(shown)
-    length = 1  # for the ellipsis
-    kept = []
-    for character in shown:
-        length += len(character)
-        if length > room:
-            break
-        kept.append(character)
-    return "".join(kept) + "…"
+    while sum(map(len, shown)) >= room:  # the ellipsis takes one
+        shown.pop()
+    return "".join(shown) + "…"
+
+
+def _escape_character(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
+    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"

@@ -48,12 +48,13 @@ class Sending:
         dialogue: the conversation, one line each (`> ` ours, `< ` theirs), secrets masked,
             bounded.
         reported: what the next hop already says of a recipient beyond its acceptance (the
-            sandbox does); applied after the outcome is settled.
+            sandbox does): a cause, or the type of an event that changes no state; written after
+            the outcome is settled.
     """
 
     outcomes: Mapping[int, Outcome]
     dialogue: str = ""
-    reported: Mapping[int, Cause] = field(default_factory=dict)
+    reported: Mapping[int, Cause | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

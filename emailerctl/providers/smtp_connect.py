@@ -4,6 +4,7 @@ aiosmtplib drops what comes unasked (a 421 right after AUTH): the loss then show
 """
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Sequence
@@ -137,7 +138,11 @@ class _Opening:
         try:
             async with asyncio.timeout(seconds):
                 return await self._run(use_tls=use_tls)
-        except (aiosmtplib.SMTPException, OSError, ValueError) as error:  # TimeoutError is an OSError
+        except (
+            aiosmtplib.SMTPException,
+            OSError,
+            ValueError,
+        ) as error:  # TimeoutError is an OSError
             self._close()
             raise self._build_failure(error, seconds) from error
         except BaseException:
@@ -190,7 +195,9 @@ class _Opening:
             sock.close()
             raise
         self._reply(banner)
-        self._steps.append(Step(Stage.CONNECT, f"{door.host}:{door.port}, {self._said(banner)}"))
+        self._steps.append(
+            Step(Stage.CONNECT, f"{door.host}:{door.port}, {self._said(banner)}")
+        )
         return client
 
     async def _open_socket(self) -> socket.socket:
@@ -216,7 +223,7 @@ class _Opening:
                 sock.close()
                 raise
             else:
-                self.lines.append(f"= connected to {address[0]} port {address[1]}")
+                self.lines.append(f"= connected to {sock.getpeername()[0]} port {door.port}")
                 return sock
         raise failure
 
@@ -229,7 +236,7 @@ class _Opening:
         try:
             reply = await client.ehlo()
         except aiosmtplib.SMTPHeloError as error:
-            if error.code // 100 != 5 or not client.is_connected:  # noqa: PLR2004
+            if error.code // 100 != 5 or not client.is_connected:
                 raise
             self._reply(aiosmtplib.SMTPResponse(error.code, error.message))
             self.lines.append(f"> HELO {self._door.local_hostname}")
@@ -326,18 +333,22 @@ def _read_error(error: BaseException, seconds: float) -> Answer:
     if isinstance(error, _Refused):
         return error.fault
     if isinstance(error, aiosmtplib.SMTPResponseException):
-        if error.code == SMTPStatus.invalid_response:
-            return Fault(Lack.GARBLED, clean(error.message))
-        return _build_reply(error.code, error.message)
-    cause = error.__cause__
-    if isinstance(error, ssl.SSLError) or isinstance(cause, ssl.SSLError):
-        tls = error if isinstance(error, ssl.SSLError) else cause
-        return Fault(Lack.TLS, clean(f"TLS failed: {getattr(tls, 'verify_message', '') or tls}"))
-    said = clean(str(error))
-    if isinstance(error, aiosmtplib.SMTPServerDisconnected):
-        return Fault(Lack.LOST, said)
+        if error.code != SMTPStatus.invalid_response:
+            return _build_reply(error.code, error.message)
+        return Fault(Lack.GARBLED, clean(error.message))
+    tls = error if isinstance(error, ssl.SSLError) else error.__cause__
+    if isinstance(tls, ssl.SSLError):
+        return Fault(
+            Lack.TLS, clean(f"TLS failed: {getattr(tls, 'verify_message', '') or tls}")
+        )
+    lack = Lack.UNREACHABLE
     if isinstance(error, TimeoutError):
-        return Fault(Lack.SILENT, said or f"not connected within {seconds:.3g} s")
-    if isinstance(error, aiosmtplib.SMTPException):
-        return Fault(Lack.LOST, said)
-    return Fault(Lack.UNREACHABLE, said)
+        lack = Lack.SILENT
+    elif isinstance(error, aiosmtplib.SMTPException):
+        lack = Lack.LOST
+    said = str(error)
+    if isinstance(error, OSError) and error.errno and error.errno > 0:
+        said = f"can't connect: {os.strerror(error.errno)}"
+    elif isinstance(error, socket.gaierror):
+        said = f"can't find the host: {error.strerror}"
+    return Fault(lack, clean(said) or f"not connected within {seconds:.3g} s")

@@ -2,15 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from emailerctl.providers.smtp_connect import NotOpened, Opened
 from emailerctl.providers.smtp_reply import Fault, Lack, Stage, Verdict
 from emailerctl.providers.smtp_session import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(NamedTuple):
     """A session to use once, and whether it was used before."""
 
     session: Session
@@ -66,11 +65,9 @@ class Pool:
         dead.abort()
         return Taken(await self._open(seconds), is_kept=False)
 
-    async def give_back(self, session: Session | None) -> None:
+    def give_back(self, session: Session) -> None:
         """End a taking; the connection is kept if another message may follow on it."""
         try:
-            if session is None:
-                return
             is_worn = self._is_closed or session.messages >= self._messages
             if is_worn or session.pending is not None:
                 session.leave()

@@ -1,8 +1,9 @@
-"""What an SMTP server says, and what happens instead: values, and the parser (RFC 5321 §4.2)."""
+"""What an SMTP server says, or what happens instead: values and the parser (RFC 5321 §4.2)."""
 
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 MAX_LINE = 4096  # RFC 5321 §4.5.3.1.5 says 512; some say more
 MAX_REPLY = 32 * 1024
@@ -30,8 +31,7 @@ class Stage(StrEnum):
     ANSWER = "answer"  # the dot may have left
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What the server said: the code, and the text of all its lines."""
 
     code: int
@@ -83,8 +83,7 @@ class Fault:
 Answer = Reply | Fault
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The answer that decides about a recipient, and what it was an answer to."""
 
     stage: Stage
@@ -97,6 +96,8 @@ class Garbled(Exception):
 
 def clean(text: str, limit: int = _TEXT_LIMIT) -> str:
     """Return *text* on one line, without control characters, and not longer than *limit*."""
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     text = _CONTROLS.sub(" ", text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -122,20 +122,34 @@ class Session(asyncio.Protocol):
         """What has come without being waited for: a reply, a fault, or nothing."""
         return self._replies[0] if self._replies else self.fault
 
+    def take(self) -> Answer | None:
+        """Return the next reply if it has come, else the fault if there is one."""
+        # What came before the fault was said before it.
+        return self._replies.popleft() if self._replies else self.fault
+
     async def reply(self, seconds: float, command: str) -> Answer:
         """Return the next reply, or what happened instead."""
-        if not self._replies:
-            await self._wait(lambda: bool(self._replies), seconds, f"no reply to {command}")
-        # What came before the fault was said before it.
-        return self._replies.popleft() if self._replies else cast("Fault", self.fault)
+        await self._wait(self._has_reply, seconds, "no reply to", command)
+        return cast("Answer", self.take())
 
-    async def _wait(self, is_ready: Callable[[], bool], seconds: float, what: str) -> None:
+    def _has_reply(self) -> bool:
+        return bool(self._replies)
+
+    async def _wait(
+        self, is_ready: Callable[[], bool], seconds: float, what: str, whose: str
+    ) -> None:
         """Return once *is_ready*, or once it can't become so any more."""
-        timer = self._loop.call_later(max(seconds, 0), self._time_out, what, seconds, _TURNS)
+        if is_ready() or self.fault is not None:
+            return
+        timer = self._loop.call_later(
+            max(seconds, 0), self._time_out, f"{what} {whose}", seconds, _TURNS
+        )
         try:
-            while not is_ready() and self.fault is None:
+            while True:
                 self._waiter = self._loop.create_future()
                 await self._waiter
+                if is_ready() or self.fault is not None:
+                    return
         finally:
             self._waiter = None
             timer.cancel()
@@ -187,9 +201,11 @@ class Session(asyncio.Protocol):
 
     async def flush(self, seconds: float) -> None:
         """Wait until the kernel has everything, or an answer comes, or the time is over."""
-        if self._is_paused and self.pending is None:
-            is_over = lambda: not self._is_paused or bool(self._replies)  # noqa: E731
-            await self._wait(is_over, seconds, "no room for more content")
+        if not self._may_go_on():
+            await self._wait(self._may_go_on, seconds, "no room for", "more content")
+
+    def _may_go_on(self) -> bool:
+        return not self._is_paused or self.pending is not None
 
     async def flush_tls(self, seconds: float) -> None:
         """Wait for the same below TLS, whose transport does not tell.

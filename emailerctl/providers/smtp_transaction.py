@@ -74,9 +74,13 @@ class Patience:
 class Dialogue:
     """The conversation of an attempt; bounded when it is read, secrets masked by who writes."""
 
-    def __init__(self, opening: Sequence[str] = ()) -> None:
-        """Begin with the lines of *opening*."""
-        self._lines = list(opening)
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._lines: list[str] = []
+
+    def add(self, lines: Sequence[str]) -> None:
+        """Add what was written down elsewhere."""
+        self._lines += lines
 
     def ours(self, line: str) -> None:
         """Add what we said."""
@@ -92,12 +96,16 @@ class Dialogue:
 
     def __str__(self) -> str:
         """Return all lines, or the first and the last ones where they are too many."""
-        lines = [line if len(line) < _LINE_LIMIT else clean(line, _LINE_LIMIT) for line in self._lines]
+        lines = [
+            line if len(line) < _LINE_LIMIT else clean(line, _LINE_LIMIT)
+            for line in self._lines
+        ]
         text = "\n".join(lines)
         if len(text) <= _DIALOGUE_LIMIT:
             return text
         half = _DIALOGUE_LIMIT // 2 - 20
-        return f"{text[:half].rpartition('\n')[0]}\n= …\n{text[-half:].partition('\n')[2]}"
+        head, tail = text[:half].rpartition("\n")[0], text[-half:].partition("\n")[2]
+        return f"{head}\n= …\n{tail}"
 
 
 class _Broken(Exception):
@@ -111,7 +119,7 @@ class _Broken(Exception):
 class Transaction:
     """One message on one session."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what every step needs)
         self,
         session: Session,
         envelope: Envelope,
@@ -183,7 +191,7 @@ class Transaction:
     # the envelope
 
     async def _ask_together(self) -> Reply | None:
-        """Send the envelope at once (RFC 2920); the reply to DATA, or None: nobody to send to."""
+        """Send the envelope at once (RFC 2920); the reply to DATA, None without recipients."""
         commands = [self._envelope.mail, *self._envelope.rcpts.values(), "DATA"]
         is_reset = self._session.must_reset
         if is_reset:
@@ -203,7 +211,7 @@ class Transaction:
         return None
 
     async def _ask_in_turn(self) -> Reply | None:
-        """Send one command at a time; the reply to DATA, or None: nobody to send to."""
+        """Send one command at a time; the reply to DATA, None without recipients."""
         if self._session.must_reset:
             self._say("RSET")
             await self._read_reset()
@@ -224,9 +232,10 @@ class Transaction:
 
     async def _read(self, stage: Stage) -> Reply:
         """Return the reply to a command; what is none, or ends the session, ends it all."""
-        patience = self._patience
-        seconds = {Stage.MAIL: patience.mail, Stage.RCPT: patience.rcpt}.get(stage, patience.data)
-        answer = await self._session.reply(self._bounded(seconds), stage.upper())
+        answer = self._session.take()
+        if answer is None:
+            seconds: float = getattr(self._patience, stage)
+            answer = await self._session.reply(self._bounded(seconds), stage.upper())
         self._dialogue.theirs(answer)
         if not isinstance(answer, Reply) or answer.code == SERVICE_CLOSING:
             raise _Broken(Verdict(stage, answer))
@@ -234,14 +243,16 @@ class Transaction:
 
     async def _read_reset(self) -> None:
         reply = await self._read(Stage.MAIL)
-        if reply.severity != 2:  # noqa: PLR2004
-            raise _Broken(Verdict(Stage.MAIL, Fault(Lack.GARBLED, f"RSET was answered {reply}")))
+        if reply.severity != 2:
+            raise _Broken(
+                Verdict(Stage.MAIL, Fault(Lack.GARBLED, f"RSET was answered {reply}"))
+            )
         self._session.must_reset = False
 
     def _take_mail(self, reply: Reply) -> bool:
         if reply.severity in (1, 3):
             raise _Broken(Verdict(Stage.MAIL, reply))
-        if reply.severity != 2:  # noqa: PLR2004
+        if reply.severity != 2:
             self._decide(list(self._envelope.rcpts), Stage.MAIL, reply)
             return False
         return True
@@ -249,7 +260,7 @@ class Transaction:
     def _take_rcpt(self, n: int, reply: Reply) -> None:
         if reply.severity in (1, 3):
             raise _Broken(Verdict(Stage.RCPT, reply))
-        if reply.severity != 2:  # noqa: PLR2004
+        if reply.severity != 2:
             self._verdicts.setdefault(n, Verdict(Stage.RCPT, reply))
 
     def _has_accepted(self) -> bool:

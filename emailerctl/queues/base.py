@@ -17,8 +17,11 @@ class Ticket:
 class Queue(Protocol):
     """How a consumer learns that a message is due."""
 
-    async def put(self, message_ids: Sequence[int]) -> None:
-        """Tell consumers that *message_ids* may be due.  May be lost; must not block."""
+    def put(self, message_ids: Sequence[int]) -> None:
+        """Tell consumers that *message_ids* may be due.
+
+        May be lost; must not block; is called in the store's writer thread after the commit.
+        """
         ...
 
     async def take(self, limit: int, wait: timedelta) -> list[Ticket]:

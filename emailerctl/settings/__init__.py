@@ -1,6 +1,6 @@
 """Every setting, its unit, its default, and where it comes from (product.md §7)."""
 
-from emailerctl.settings.loading import CheckProviders, Origin, load, locate, origins, warnings
+from emailerctl.settings.loading import CheckProviders, Origin, load, locate, origins
 from emailerctl.settings.model import (
     AlertSettings,
     ApiSettings,
@@ -17,6 +17,7 @@ from emailerctl.settings.model import (
     Section,
     Settings,
     StoreSettings,
+    Text,
 )
 
 __all__ = [
@@ -37,8 +38,8 @@ __all__ = [
     "Section",
     "Settings",
     "StoreSettings",
+    "Text",
     "load",
     "locate",
     "origins",
-    "warnings",
 ]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 
-from emailerctl.errors import ConfigurationError
 from emailerctl.models.address import AddressInvalid, parse_mailbox
 from emailerctl.models.text import shorten
+from emailerctl.settings.faults import SettingFault, build_error, describe, key_of
 from emailerctl.settings.model import Section, Settings
 from emailerctl.settings.secret import MASK, find_exposure, is_secret, read_secret
 from emailerctl.settings.sources import (
@@ -30,7 +29,10 @@ from emailerctl.settings.sources import (
 # What the contract names and this version lacks; never ignored.
 _NOT_YET: tuple[KeyPath, ...] = (("ingest",), ("queue", "forestmq"), ("queue", "nats"))
 
-CheckProviders = Callable[[Settings], None]
+# Next hops that need no table: where the messages of test tokens go.
+_BUILT_IN = frozenset({"sandbox"})
+
+CheckProviders = Callable[[Settings], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +42,6 @@ class Origin:
     key: str
     value: object
     origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Fault:
-    place: str
-    key: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.key}: {self.detail}"
 
 
 def load(
@@ -85,15 +77,15 @@ def load(
     places |= {key: one.origin for key, one in given.items()}
     warned: list[str] = []
     values = dict(_resolve(given, faults, warned))
-    known = {key: value for key, value in values.items() if not _is_unknown(key)}
+    known = {key: value for key, value in values.items() if _fits(key, value)}
     settings, invalid = _validate(known, places)
     faults.extend(invalid)
-    next_hops = {key[1] for key in known if key[0] == "providers"}
+    next_hops = _BUILT_IN | {key[1] for key in known if key[0] == "providers"}
     faults.extend(_cross_check(settings, next_hops, places))
     if faults:
-        raise _error(faults)
-    settings._origins.update({".".join(key): place for key, place in places.items()})  # noqa: SLF001
-    settings._warnings.extend(warned)  # noqa: SLF001
+        raise build_error(faults)
+    settings.places.update(places)
+    settings.warnings.extend(warned)
     if check_providers:
         check_providers(settings)
     return settings
@@ -101,23 +93,15 @@ def load(
 
 def origins(settings: Settings) -> list[Origin]:
     """Return every setting with its value, secrets masked, and where it comes from."""
-    said = settings._origins  # noqa: SLF001
     return [
-        Origin(".".join(key), value, said.get(".".join(key), "default"))
+        Origin(".".join(key), value, settings.places.get(key, "default"))
         for key, value in _values(settings)
     ]
 
 
-def warnings(settings: Settings) -> list[str]:
-    """Return what is legal and unwise, for `config check` and the daemons' logs."""
-    return list(settings._warnings)  # noqa: SLF001
-
-
 def locate(settings: Settings, key: str) -> str:
     """Return where the dotted *key* was set: file and line, variable, flag or default."""
-    parts = tuple(key.split("."))
-    places = {tuple(name.split(".")): place for name, place in settings._origins.items()}  # noqa: SLF001
-    return find_place(places, parts) or "default"
+    return find_place(settings.places, tuple(key.split("."))) or "default"
 
 
 def known_keys() -> dict[KeyPath, bool]:
@@ -143,19 +127,13 @@ _SECTIONS = frozenset(sections()) | {"providers"}
 _NAMES = frozenset(_KNOWN) | {(*key[:-1], f"{key[-1]}_file") for key in _KNOWN if _KNOWN[key]}
 
 
-def _is_unknown(key: KeyPath) -> bool:
-    if key[0] == "providers":
-        return len(key) not in {2, 3}
-    return key not in _KNOWN
-
-
 def _secret(key: KeyPath) -> bool:
     if key[0] == "providers":
         return len(key) == 3 and is_secret(key[2])
     return _KNOWN.get(key, False)
 
 
-def _find_unknown(source: Source) -> Iterator[_Fault]:
+def _find_unknown(source: Source) -> Iterator[SettingFault]:
     """Yield a fault for each key that no setting has, with the nearest that one has."""
     said: set[str] = set()
     for key, one in source.given.items():
@@ -167,7 +145,7 @@ def _find_unknown(source: Source) -> Iterator[_Fault]:
             place = source.places[key[:1]]  # a table of that name: said once
         if f"{place}{fault}" not in said:
             said.add(f"{place}{fault}")
-            yield _Fault(place, *fault)
+            yield SettingFault(place, *fault)
 
 
 def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
@@ -211,7 +189,7 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _refer_to_files(source: Source, faults: list[_Fault]) -> dict[KeyPath, Given]:
+def _refer_to_files(source: Source, faults: list[SettingFault]) -> dict[KeyPath, Given]:
     """Return what *source* gives, `password_file` turned into a `password` to be read."""
     given: dict[KeyPath, Given] = {}
     for key, one in source.given.items():
@@ -220,10 +198,12 @@ def _refer_to_files(source: Source, faults: list[_Fault]) -> dict[KeyPath, Given
             given[key] = one
         elif secret in source.given:
             faults.append(
-                _Fault(one.origin, ".".join(key), f"give it or {secret[-1]}, not both")
+                SettingFault(one.origin, ".".join(key), f"give it or {secret[-1]}, not both")
             )
         elif not isinstance(one.value, str) or not one.value:
-            faults.append(_Fault(one.origin, ".".join(key), "is the path of a file, as text"))
+            faults.append(
+                SettingFault(one.origin, ".".join(key), "is the path of a file, as text")
+            )
         else:
             base = one.file.parent if one.file else Path()
             path = base / Path(one.value).expanduser()
@@ -232,7 +212,7 @@ def _refer_to_files(source: Source, faults: list[_Fault]) -> dict[KeyPath, Given
 
 
 def _resolve(
-    given: Mapping[KeyPath, Given], faults: list[_Fault], warned: list[str]
+    given: Mapping[KeyPath, Given], faults: list[SettingFault], warned: list[str]
 ) -> Iterator[tuple[KeyPath, object]]:
     """Yield the values, secrets as `SecretStr`, read from their files where one is named."""
     for key, one in given.items():
@@ -244,24 +224,29 @@ def _resolve(
                 yield key, SecretStr(read_secret(one.value))
                 continue
         except ValueError as error:
-            faults.append(_Fault(one.origin, ".".join(key), str(error)))
+            faults.append(SettingFault(one.origin, ".".join(key), str(error)))
             continue
         exposed = find_exposure(one.file) if one.file and one.value else None
         if exposed:
-            warned.append(str(_Fault(one.origin, ".".join(key), exposed)))
+            warned.append(str(SettingFault(one.origin, ".".join(key), exposed)))
         yield key, SecretStr(one.value) if isinstance(one.value, str) else one.value
 
 
 def _validate(
     values: Mapping[KeyPath, object], places: Mapping[KeyPath, str]
-) -> tuple[Settings, list[_Fault]]:
+) -> tuple[Settings, list[SettingFault]]:
     """Return the settings, and every fault; what is at fault has its default then."""
     try:
         return Settings(**_nest(values)), []
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    faults = [_fault_of(one, values, places) for one in errors]
-    wrong = {_key_of(one) for one in errors}
+    faults = [
+        describe(
+            one, key_of(one), values.get(key_of(one)), places, is_secret=_secret(key_of(one))
+        )
+        for one in errors
+    ]
+    wrong = {key_of(one) for one in errors}
     good = {
         key: value
         for key, value in values.items()
@@ -281,45 +266,15 @@ def _nest(values: Mapping[KeyPath, object]) -> dict[str, Any]:
     return nested
 
 
-_SAID = {
-    "int_parsing": "should be a whole number",
-    "int_type": "should be a whole number",
-    "int_from_float": "should be a whole number",
-    "float_parsing": "should be a number",
-    "bool_parsing": "should be true or false",
-    "bool_type": "should be true or false",
-    "string_type": "should be text, in quotes",
-    "tuple_type": 'should be a list: ["a", "b"]',
-}
-
-
-def _fault_of(
-    error: ErrorDetails, values: Mapping[KeyPath, object], places: Mapping[KeyPath, str]
-) -> _Fault:
-    """Say an error of the model in our words: where, which value, what would be right."""
-    key = _key_of(error)
-    said = _SAID.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-    said = said.removeprefix("Input ")
-    if key in values:
-        shown = MASK if _secret(key) else shorten(values[key])
-        is_said = shown in said or isinstance(values[key], list | Mapping)
-        said = said if is_said else f"{shown} {said}"
-    return _Fault(find_place(places, key) or "default", ".".join(key), said)
-
-
-def _key_of(error: ErrorDetails) -> KeyPath:
-    return tuple(part for part in error["loc"] if isinstance(part, str) and part != "[key]")
-
-
 def _cross_check(
     settings: Settings, next_hops: Collection[str], places: Mapping[KeyPath, str]
-) -> Iterator[_Fault]:
+) -> Iterator[SettingFault]:
     """Yield what is wrong between tables: next hops that there are not, mailboxes."""
     for key, detail in (
         *_find_strange_hops(settings, next_hops),
         *_find_bad_mailboxes(settings),
     ):
-        yield _Fault(find_place(places, key) or "default", ".".join(key), detail)
+        yield SettingFault(find_place(places, key) or "default", ".".join(key), detail)
 
 
 def _find_strange_hops(
@@ -357,17 +312,6 @@ def _find_bad_mailboxes(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
                 )
         except AddressInvalid as error:
             yield key, str(error)
-
-
-def _error(faults: list[_Fault]) -> ConfigurationError:
-    said = [str(fault) for fault in faults]
-    head = [] if len(said) == 1 else [f"{len(said)} settings are wrong:"]
-    return ConfigurationError(
-        "\n".join(head + said),
-        faults=[
-            {"place": fault.place, "key": fault.key, "detail": fault.detail} for fault in faults
-        ],
-    )
 
 
 def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:

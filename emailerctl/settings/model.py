@@ -38,7 +38,7 @@ def _read_duration(value: object) -> timedelta:
         return value
     if isinstance(value, str):
         return parse_duration(value)
-    msg = f"a duration is text with a unit; write for example {value}s"
+    msg = 'is no duration: that is text with a unit; write for example "30s"'
     raise ValueError(msg)
 
 
@@ -48,6 +48,16 @@ Duration = Annotated[
     PlainSerializer(duration_to_text),
     WithJsonSchema({"type": "string", "pattern": "^[0-9]+(ms|s|m|h|d)$", "examples": ["30s"]}),
 ]
+
+
+def _read_whole(value: object) -> object:
+    if isinstance(value, bool):
+        msg = "should be a whole number"
+        raise ValueError(msg)  # noqa: TRY004 (pydantic collects ValueErrors)
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_read_whole)]
 
 
 def _read_list(value: object) -> object:
@@ -96,7 +106,7 @@ class StoreSettings(Section):
         le=timedelta(minutes=5),
         description="How long to wait for another process's write before answering 503.",
     )
-    low_water_bytes: int = Field(
+    low_water_bytes: Whole = Field(
         default=64 * MIB,
         ge=0,
         description="Free bytes on the store's disk below which nothing more is accepted, "
@@ -126,10 +136,10 @@ class ApiSettings(Section):
     host: Text = Field(
         default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all."
     )
-    port: int = Field(
+    port: Whole = Field(
         default=8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
     )
-    workers: int = Field(
+    workers: Whole = Field(
         default=1, ge=1, le=256, description="Processes on that port; more pay on idle cores."
     )
     require_idempotency_key: bool = Field(
@@ -139,10 +149,10 @@ class ApiSettings(Section):
         default=(),
         description="Origins whose pages may read the event stream: https://ops.example.org.",
     )
-    body_limit_bytes: int = Field(
+    body_limit_bytes: Whole = Field(
         default=12 * MIB, ge=1024, le=1024 * MIB, description="Largest request body; else 413."
     )
-    header_limit_bytes: int = Field(
+    header_limit_bytes: Whole = Field(
         default=16 * 1024, ge=1024, le=MIB, description="Largest request head; else closed."
     )
     header_timeout: Duration = Field(
@@ -155,10 +165,10 @@ class ApiSettings(Section):
         gt=timedelta(0),
         description="How long a client may take to send a request's body.",
     )
-    max_connections: int = Field(
+    max_connections: Whole = Field(
         default=1024, ge=1, description="Open connections from one address, in one process."
     )
-    max_waiting: int = Field(
+    max_waiting: Whole = Field(
         default=2000,
         ge=1,
         description="Requests that wait for their commit, in one process; beyond it 503.",
@@ -184,12 +194,12 @@ class ApiSettings(Section):
 class LimitSettings(Section):
     """What one client may ask for."""
 
-    requests_per_second: int = Field(
+    requests_per_second: Whole = Field(
         default=10_000,
         ge=1,
         description="Requests of one token, in one process; beyond it 429.",
     )
-    failed_authentications: int = Field(
+    failed_authentications: Whole = Field(
         default=60, ge=1, description="Failed ones from one address in a minute; beyond it 429."
     )
     allow_local_domains: bool = Field(
@@ -202,14 +212,14 @@ class LimitSettings(Section):
 class ConsumerSettings(Section):
     """The consumer daemon, `emailerctl consume`."""
 
-    concurrency: int = Field(
+    concurrency: Whole = Field(
         default=16,
         ge=1,
         le=1000,
         description="Connections to a next hop, unless that one says otherwise.",
     )
-    workers: int = Field(default=1, ge=1, le=256, description="Processes.")
-    batch: int = Field(default=200, ge=1, le=1000, description="Messages claimed at once.")
+    workers: Whole = Field(default=1, ge=1, le=256, description="Processes.")
+    batch: Whole = Field(default=200, ge=1, le=1000, description="Messages claimed at once.")
     poll: Duration = Field(
         default=timedelta(seconds=1),
         ge=timedelta(milliseconds=10),
@@ -444,8 +454,19 @@ class Settings(BaseSettings):
     defaults: DefaultSettings = DefaultSettings()
     log: LogSettings = LogSettings()
 
-    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    # Set by `load`: where each key was written, and what is legal and unwise.
+    _places: dict[tuple[str, ...], str] = PrivateAttr(default_factory=dict)
     _warnings: list[str] = PrivateAttr(default_factory=list)
+
+    @property
+    def places(self) -> dict[tuple[str, ...], str]:
+        """Where what is not a default was written: file and line, variable or flag."""
+        return self._places
+
+    @property
+    def warnings(self) -> list[str]:
+        """What is legal and unwise: for `config check` and the daemons' logs."""
+        return self._warnings
 
     @classmethod
     def settings_customise_sources(

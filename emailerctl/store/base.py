@@ -466,9 +466,16 @@ class Store(Protocol):
         ...
 
     async def sweep(
-        self, *, hops: Sequence[str], now_ms: int, max_age_ms: int, may_expire: bool
+        self, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
     ) -> int:
-        """Do what fell due: timers (resend, expiry), work of next hops that left the settings."""
+        """Fire the timers that fell due: resend, expiry.
+
+        With *hops*, the names of the next hops that exist, the work of others is routed anew.
+        """
+        ...
+
+    async def shorten_waits(self, *, now_ms: int, longest_ms: int) -> int:
+        """Make due what waits longer than any wait of ours: the wall clock jumped back."""
         ...
 
     async def retain(
@@ -514,8 +521,10 @@ class Store(Protocol):
         """Return a message with its recipients and attempts; *service* narrows whose."""
         ...
 
-    async def find_ids(self, low: int, high: int, *, limit: int = 2) -> list[int]:
-        """Return message ids between *low* and *high*, both included."""
+    async def find_ids(
+        self, low: int, high: int, *, service: str | None = None, limit: int = 2
+    ) -> list[int]:
+        """Return message ids between *low* and *high*, both included; *service* narrows whose."""
         ...
 
     async def list_messages(

@@ -460,9 +460,9 @@ def give_back(
     next_hop: str,
     chain_index: int,
 ) -> bool:
-    """Give a lease back without an attempt."""
+    """Give a lease back without an attempt; False when it is not ours, or marked."""
     count = tx.run(
-        sql.GIVE_BACK,
+        sql.RETURN,
         {
             "message_id": claim.message_id,
             "lease_token": claim.lease_token,
@@ -470,7 +470,6 @@ def give_back(
             "waiting_for": waiting_for,
             "next_hop": next_hop,
             "chain_index": chain_index,
-            "schedule_step": claim.schedule_step,
         },
     )
     tx.has_new_work = True

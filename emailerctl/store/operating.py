@@ -194,7 +194,7 @@ def _write_audit(tx: Tx, order: Order, changed: list[int], service: str, now_ms:
 
 
 def sweep(
-    tx: Tx, *, hops: Sequence[str], now_ms: int, max_age_ms: int, may_expire: bool
+    tx: Tx, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
 ) -> int:
     """Do what fell due: resend unknowns by policy, expire, adopt work of removed next hops."""
     due: Any = tx.all(sql.DUE_TIMERS, {"now": now_ms, "limit": _TIMERS_AT_ONCE})
@@ -205,7 +205,14 @@ def sweep(
         tx.run(sql.END_TIMER, {"message_id": message_id, "n": n, "what": what})
         _fire(tx, message_id, n, what, now_ms, max_age_ms)
         done += 1
-    return done + tx.run(sql.ADOPT_ORPHANS, {"hops": json.dumps(["", *hops])})
+    if hops is not None:
+        done += tx.run(sql.ADOPT_ORPHANS, {"hops": json.dumps(["", *hops])})
+    return done
+
+
+def has_due_timers(tx: Tx, now_ms: int) -> bool:
+    """Return whether a sweep would find a timer."""
+    return tx.one(sql.DUE_TIMERS, {"now": now_ms, "limit": 1}) is not None
 
 
 def _fire(tx: Tx, message_id: int, n: int, what: str, now_ms: int, max_age_ms: int) -> None:

@@ -264,14 +264,23 @@ class SqlStore:
         )
 
     async def sweep(
-        self, *, hops: Sequence[str], now_ms: int, max_age_ms: int, may_expire: bool
+        self, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
     ) -> int:
-        """Do what fell due."""
+        """Fire the timers that fell due; with *hops*, route the work of others anew."""
+        if hops is None and not await self.driver.read(
+            lambda tx: operating.has_due_timers(tx, now_ms)
+        ):
+            return 0  # no commit for nothing
         return await self.driver.write(
             lambda tx: operating.sweep(
                 tx, hops=hops, now_ms=now_ms, max_age_ms=max_age_ms, may_expire=may_expire
             )
         )
+
+    async def shorten_waits(self, *, now_ms: int, longest_ms: int) -> int:
+        """Make due what waits longer than any wait of ours: the wall clock jumped back."""
+        params = {"now": now_ms, "latest": now_ms + longest_ms}
+        return await self.driver.write(lambda tx: tx.run(sql.SHORTEN_WAITS, params))
 
     async def retain(
         self, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
@@ -333,10 +342,13 @@ class SqlStore:
         """Return a message with its recipients and attempts; *service* narrows whose."""
         return await self.driver.read(lambda tx: reading.find_message(tx, message_id, service))
 
-    async def find_ids(self, low: int, high: int, *, limit: int = 2) -> list[int]:
-        """Return message ids between *low* and *high*, both included."""
-        params = {"low": low, "high": high, "limit": limit}
-        rows = await self.driver.read(lambda tx: tx.all(sql.IDS_BETWEEN, params))
+    async def find_ids(
+        self, low: int, high: int, *, service: str | None = None, limit: int = 2
+    ) -> list[int]:
+        """Return message ids between *low* and *high*, both included; *service* narrows whose."""
+        params = {"low": low, "high": high, "service": service, "limit": limit}
+        statement = sql.IDS_BETWEEN if service is None else sql.IDS_OF_SERVICE
+        rows = await self.driver.read(lambda tx: tx.all(statement, params))
         return [cast("int", row[0]) for row in rows]
 
     async def list_messages(

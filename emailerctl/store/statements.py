@@ -147,7 +147,15 @@ GIVE_BACK = """
      WHERE message_id = :message_id AND lease_token = :lease_token
 """
 
-# Returned by an operator or a mark that was refused: as it was, and due.
+# Only what was not marked can be given back without an attempt.
+RETURN = """
+    UPDATE work
+       SET lease_token = NULL, lease_owner = NULL, lease_until = NULL, due_at = :due_at,
+           waiting_for = :waiting_for, next_hop = :next_hop, chain_index = :chain_index
+     WHERE message_id = :message_id AND lease_token = :lease_token AND marked_at IS NULL
+"""
+
+# A mark that was refused: as it was, and due.
 FREE = """
     UPDATE work
        SET lease_token = NULL, lease_owner = NULL, lease_until = NULL, marked_at = NULL,
@@ -257,6 +265,13 @@ WAKE_PARKED = """
      WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now
 """
 
+SHORTEN_WAITS = """
+    UPDATE work SET due_at = :now
+     WHERE lease_token IS NULL
+       AND ((waiting_for = 'ready' AND due_at > :now)
+            OR (waiting_for IN ('retry', 'next_hop') AND due_at > :latest))
+"""
+
 # operators
 
 ORDER_FACTS = """
@@ -308,6 +323,11 @@ ATTEMPTS = """
 """
 
 IDS_BETWEEN = "SELECT id FROM messages WHERE id BETWEEN :low AND :high ORDER BY id LIMIT :limit"
+
+IDS_OF_SERVICE = """
+    SELECT id FROM messages
+     WHERE id BETWEEN :low AND :high AND service = :service ORDER BY id LIMIT :limit
+"""
 
 # Where a listing begins: each gives candidates, newest first, below a cursor.
 NEWEST = """

@@ -1,11 +1,11 @@
 """Start, question and stop the misbehaving server; pytest fixtures for it.
 
-    from tests.smtpd.fixture import SmtpServer, start_smtpd  # noqa: F401  (a fixture)
+from tests.smtpd.fixture import SmtpServer, start_smtpd  # noqa: F401  (a fixture)
 
-    def test_…(start_smtpd):
-        server = start_smtpd("--no-pipelining")
-        …
-        assert server.copies("ok@example.org") == 1
+def test_…(start_smtpd):
+    server = start_smtpd("--no-pipelining")
+    …
+    assert server.copies("ok@example.org") == 1
 """
 
 import json

@@ -1,0 +1,196 @@
+"""Tickets to deliveries: bounded concurrency, a room for each next hop, drain."""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+
+from emailerctl.core.deliver import Attempt, Delivery
+from emailerctl.errors import Unavailable
+from emailerctl.models.clock import Clock
+from emailerctl.queues.base import Queue, Ticket
+from emailerctl.queues.embedded import Look
+from emailerctl.store.base import Claim, Store
+
+_log = logging.getLogger(__name__)
+
+# Claims kept ready for each connection, so that none waits for the store.
+_AHEAD = 3
+_UNROUTED = ""  # work that was not routed yet (requeued, or its next hop left the settings)
+_UNROUTED_ROOM = 64
+_QUIET_MS = 1_000  # how long suspects are tried one by one before the others go on
+
+
+class Loop:
+    """Takes tickets, claims, and runs deliveries side by side.
+
+    A slow next hop fills its own room and no other's.  A message that lost its lease is claimed
+    alone: the loop lets everything else finish first (F-CL-07).
+
+    Args:
+        concurrency: attempts at once, by next hop.
+        batch: messages claimed at once.
+        on_change: told how many attempts are under way.
+        wake: makes the queue look again.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        delivery: Delivery,
+        *,
+        consumer_id: int,
+        concurrency: Mapping[str, int],
+        batch: int,
+        poll: timedelta,
+        clock: Clock,
+        on_change: Callable[[int], None],
+        wake: Callable[[], None],
+    ) -> None:
+        """Prepare; nothing is taken yet."""
+        self._store = store
+        self._delivery = delivery
+        self._consumer_id = consumer_id
+        self._rooms = {name: count * (1 + _AHEAD) for name, count in concurrency.items()}
+        self._rooms[_UNROUTED] = _UNROUTED_ROOM
+        self._batch = batch
+        self._poll = poll
+        self._clock = clock
+        self._on_change = on_change
+        self._wake = wake
+        self._attempts: dict[asyncio.Task[None], Attempt] = {}
+        self._used: Counter[str] = Counter()
+        self._freed = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._quiet_until_ms: int | None = None
+        self._loud_until_ms = 0
+        self._troubled_until_ms = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many attempts are under way."""
+        return len(self._attempts)
+
+    async def look(self, limit: int) -> Look:
+        """Ask the store what is due and fits into the rooms: the embedded queue's eyes."""
+        now_ms = self._clock.now_ms()
+        boot_ms = self._clock.boot_ms()
+        if self._stopping.is_set() or boot_ms < self._troubled_until_ms:
+            return Look((), None)
+        is_idle = not self._attempts and boot_ms >= self._loud_until_ms
+        if self._quiet_until_ms is not None and not is_idle:
+            return Look((), None)  # suspects wait for quiet
+        rooms = {name: min(self._room(name), limit) for name in self._rooms}
+        due = await self._store.find_due(rooms, now_ms=now_ms, is_idle=is_idle)
+        self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
+        return Look(due.message_ids[:limit], due.next_ms)
+
+    def _room(self, name: str) -> int:
+        """Return how many more *name* takes: none before half of its room is free again."""
+        size = self._rooms.get(name, _UNROUTED_ROOM)
+        room = size - self._used[name]
+        return room if room * 2 >= size else 0
+
+    def _plan_quiet(self, boot_ms: int, *, has_suspects: bool) -> None:
+        """Alternate: suspects alone for a while, then everything else for a while."""
+        if not has_suspects:
+            self._quiet_until_ms = None
+        elif self._quiet_until_ms is None and boot_ms >= self._loud_until_ms:
+            self._quiet_until_ms = boot_ms + _QUIET_MS
+        elif self._quiet_until_ms is not None and boot_ms >= self._quiet_until_ms:
+            self._quiet_until_ms = None
+            self._loud_until_ms = boot_ms + _QUIET_MS
+
+    async def run(self, queue: Queue) -> None:
+        """Take, claim and deliver until told to stop."""
+        stopped = asyncio.ensure_future(self._stopping.wait())
+        try:
+            while not self._stopping.is_set():
+                await self._wait_for_room()
+                take = asyncio.ensure_future(queue.take(self._batch, self._poll))
+                await asyncio.wait({take, stopped}, return_when=asyncio.FIRST_COMPLETED)
+                if not take.done():
+                    take.cancel()
+                    break
+                await self._claim(queue, take.result())
+        finally:
+            stopped.cancel()
+
+    async def _claim(self, queue: Queue, tickets: list[Ticket]) -> None:
+        if not tickets:
+            return
+        try:
+            claims = await self._store.claim(
+                [ticket.message_id for ticket in tickets],
+                consumer_id=self._consumer_id,
+                now_ms=self._clock.now_ms(),
+            )
+        except Unavailable as error:
+            await self.keep_outcome(error)
+            return
+        for claim in claims:
+            self._start(claim)
+        for ticket in tickets:
+            await queue.done(ticket)
+
+    def _start(self, claim: Claim) -> None:
+        attempt = Attempt(claim, started_ms=self._clock.now_ms())
+        task = asyncio.create_task(self._deliver(attempt))
+        self._attempts[task] = attempt
+        self._used[claim.next_hop] += 1
+        task.add_done_callback(self._finish)
+        self._on_change(len(self._attempts))
+
+    async def _deliver(self, attempt: Attempt) -> None:
+        try:
+            await self._delivery.deliver(attempt)
+        except Exception as error:  # the daemon's loop goes on, whatever one message does
+            _log.exception("delivery of message %s failed", attempt.claim.message_id)
+            await self._delivery.fail(attempt, error)
+
+    def _finish(self, task: "asyncio.Task[None]") -> None:
+        attempt = self._attempts.pop(task)
+        name = attempt.claim.next_hop
+        had_room = self._room(name) > 0
+        self._used[name] -= 1
+        self._on_change(len(self._attempts))
+        self._freed.set()
+        if not had_room and self._room(name) > 0:
+            self._wake()
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a delivery ended badly", exc_info=task.exception())
+
+    async def _wait_for_room(self) -> None:
+        """Wait until some next hop can take a good part of a batch more."""
+        while not self._stopping.is_set():
+            if any(self._room(name) for name in self._rooms if name != _UNROUTED):
+                is_quiet = self._quiet_until_ms is not None
+                if not (is_quiet and self._attempts):
+                    return
+            self._freed.clear()
+            await self._freed.wait()
+
+    async def keep_outcome(self, error: Unavailable) -> None:
+        """Hold on to an outcome that can't be written: no new claims, loudly, then again."""
+        wait_s = float(error.retry_after_s or 1)
+        self._troubled_until_ms = self._clock.boot_ms() + round(wait_s * 2000)
+        _log.error("the store can't take an outcome, nothing is claimed meanwhile: %s", error)
+        await asyncio.sleep(min(wait_s, 1.0))
+
+    async def stop(self, *, within: timedelta) -> None:
+        """Stop claiming, give back what has not left, finish what is past its mark.
+
+        What has no answer when the time is up is settled as unanswered.
+        """
+        self._stopping.set()
+        self._freed.set()
+        for task, attempt in list(self._attempts.items()):
+            if not attempt.is_marked:
+                task.cancel()
+        if self._attempts:
+            await asyncio.wait(set(self._attempts), timeout=within.total_seconds())
+        for task in list(self._attempts):
+            task.cancel()
+        if self._attempts:
+            await asyncio.wait(set(self._attempts), timeout=within.total_seconds())

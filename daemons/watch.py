@@ -1,0 +1,243 @@
+"""What both daemons do in the background: sweep, keep house, watch the clock, raise alerts.
+
+Several processes may run it at once: every step is one guarded transaction, and an alert is told
+by the process whose commit raised it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+from pydantic import SecretStr
+
+from emailerctl import log
+from emailerctl.core.alerts import Facts, judge
+from emailerctl.core.clockwatch import ClockWatch
+from emailerctl.core.mime import build_raw
+from emailerctl.core.sweep import Sweep
+from emailerctl.errors import EmailerError
+from emailerctl.models.address import parse_mailbox
+from emailerctl.models.clock import boot_id, to_ms, to_text
+from emailerctl.models.ids import MESSAGE, build_message_id, to_public
+from emailerctl.models.message import Draft, EnvelopeRecipient
+from emailerctl.models.outcome import Kind
+from emailerctl.providers.base import Outgoing, Provider
+from emailerctl.store.base import Alert
+from emailerctl.wiring import App
+
+_log = logging.getLogger(__name__)
+
+_TICK_S = 0.2  # between two looks for dead consumers
+_RETAIN_AT_ONCE = 500
+_INDEX_AT_ONCE = 500
+_CLOCK_NOTE = "clock_offset"
+_ALERT_MAIL_MS = 30_000
+
+
+@dataclass(slots=True)
+class _Duty:
+    """Something to do now and then."""
+
+    every_s: float
+    act: Callable[[], Awaitable[None]]
+    next_s: float = 0.0
+
+
+class Watch:
+    """The background of a daemon.
+
+    Args:
+        is_calm: whether there is time for what can wait (search tables).
+        alerter: sends the alerts' mails; None where none are to be sent.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        sweep: Sweep,
+        clock_watch: ClockWatch,
+        is_calm: Callable[[], bool],
+        alerter: Provider | None,
+        duties: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (),
+    ) -> None:
+        """Take what is watched; *duties* are the daemon's own."""
+        self._app = app
+        self._sweep = sweep
+        self._clock_watch = clock_watch
+        self._is_calm = is_calm
+        self._alerter = alerter
+        self._first_seen_ms = app.clock.now_ms()
+        self._duties = [
+            _Duty(_TICK_S, self._void),
+            _Duty(1.0, self._look_at_clock),
+            _Duty(1.0, self._fire_timers),
+            _Duty(1.0, self._index),
+            _Duty(5.0, self._raise_alerts),
+            _Duty(30.0, self._adopt),
+            _Duty(60.0, self._retain),
+            *(_Duty(every_s, act) for every_s, act in duties),
+        ]
+
+    async def run(self) -> None:
+        """Do everything when its time comes, until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            for duty in self._duties:
+                if loop.time() >= duty.next_s:
+                    await self._do(duty)
+                    duty.next_s = loop.time() + duty.every_s
+            await asyncio.sleep(_TICK_S)
+
+    async def _do(self, duty: _Duty) -> None:
+        try:
+            await duty.act()
+        except EmailerError as error:
+            _log.warning("%s: %s", duty.act.__name__, error)
+        except Exception:  # the daemon's loop goes on
+            _log.exception("%s failed", duty.act.__name__)
+
+    async def _void(self) -> None:
+        touched = await self._sweep.void_leases()
+        if touched:
+            log.log("leases.voided", "warning", messages=touched)
+
+    async def _fire_timers(self) -> None:
+        await self._sweep.fire_timers()
+
+    async def _adopt(self) -> None:
+        await self._sweep.fire_timers(adopts=True)
+
+    async def _index(self) -> None:
+        while self._is_calm() and await self._app.store.index(limit=_INDEX_AT_ONCE):
+            await asyncio.sleep(0)
+
+    async def _retain(self) -> None:
+        retention = self._app.settings.retention
+        while await self._app.store.retain(
+            content_ms=to_ms(retention.content),
+            messages_ms=to_ms(retention.messages),
+            events_ms=to_ms(retention.events),
+            now_ms=self._app.clock.now_ms(),
+            limit=_RETAIN_AT_ONCE,
+        ):
+            await asyncio.sleep(_TICK_S)
+
+    async def _look_at_clock(self) -> None:
+        """Alarm on a jump, remember the offset for the next process, mend waits cut from it."""
+        jump_ms = self._clock_watch.look()
+        if jump_ms:
+            log.log("clock.jumped", "error", by_ms=jump_ms)
+        if jump_ms < 0:
+            await self._app.store.shorten_waits(
+                now_ms=self._app.clock.now_ms(),
+                longest_ms=max(self._app.policy.schedule_ms) * 2,
+            )
+        if jump_ms:
+            await remember_clock(self._app, self._clock_watch)
+
+    async def _raise_alerts(self) -> None:
+        app = self._app
+        now_ms = app.clock.now_ms()
+        held = judge(
+            Facts(
+                now_ms=now_ms,
+                first_seen_ms=self._first_seen_ms,
+                queue=await app.store.queue_stats(now_ms=now_ms),
+                consumers=await app.store.list_consumers(),
+                next_hops=await app.store.list_next_hops(),
+                chains=[app.routing.default],
+                is_storage_low=app.is_storage_low(),
+                clock_jumped_ms=0
+                if self._clock_watch.may_expire()
+                else self._clock_watch.jumped_ms,
+            )
+        )
+        raised = {alert.name for alert in await app.store.list_alerts()}
+        for name in raised - set(held):
+            if await app.store.clear_alert(name):
+                log.log("alert.cleared", name=name)
+                await self._tell(name, "cleared", "")
+        for name in set(held) - raised:
+            detail = held[name]
+            alert = Alert(name=name, detail=detail, since_ms=now_ms, notified_ms=now_ms)
+            if await app.store.raise_alert(alert):
+                log.log("alert.raised", "error", name=name, detail=detail)
+                await self._tell(name, "raised", detail)
+
+    async def _tell(self, name: str, what: str, detail: str) -> None:
+        """Tell the URL and the mail address of `[alerts]`; a failure is logged, not repeated."""
+        alerts = self._app.settings.alerts
+        at = to_text(self._app.clock.now_ms())
+        url = alerts.url.get_secret_value() if isinstance(alerts.url, SecretStr) else alerts.url
+        if url:
+            body = {"alert": name, "state": what, "detail": detail, "at": at}
+            try:
+                async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+                    answer = await client.post(url, json=body)
+                    answer.raise_for_status()
+            except httpx.HTTPError as error:
+                _log.warning("alert %s could not be posted: %s", name, type(error).__name__)
+        if alerts.mail_to and self._alerter is not None:
+            await self._mail(self._alerter, name, what, detail)
+
+    async def _mail(self, provider: Provider, name: str, what: str, detail: str) -> None:
+        """Mail an alert straight to a next hop: not through the queue that may be the trouble."""
+        app = self._app
+        now_ms = app.clock.now_ms()
+        message_id = build_message_id(now_ms, app.rng)
+        to = parse_mailbox(app.settings.alerts.mail_to, allow_local_domains=True)
+        sender = parse_mailbox(
+            app.settings.defaults.header_from or to.address, allow_local_domains=True
+        )
+        public = to_public(MESSAGE, message_id)
+        raw = build_raw(
+            Draft(
+                header_from=sender,
+                to=(to,),
+                subject=f"[emailerctl] {name} {what}",
+                text=f"{detail or name}\n",
+                headers={"Auto-Submitted": "auto-generated"},
+            ),
+            message_id_header=f"<{public}@{sender.address.rpartition('@')[2]}>",
+            date_ms=now_ms,
+        )
+        sending = await provider.send(
+            Outgoing(
+                message_id=message_id,
+                public_id=public,
+                attempt=1,
+                envelope_sender=sender.address,
+                recipients=(EnvelopeRecipient(1, to.address),),
+                raw=raw,
+                needs_smtputf8=False,
+                deadline_boot_ms=app.clock.boot_ms() + _ALERT_MAIL_MS,
+            ),
+            _always,
+        )
+        if sending.outcomes[1].kind is not Kind.ACCEPTED:
+            _log.warning("alert %s could not be mailed: %s", name, sending.outcomes[1].reply)
+
+
+async def _always(_accepted: object) -> bool:
+    """Grant every mark: an alert is no message of the log."""
+    return True
+
+
+async def recall_clock(app: App) -> ClockWatch:
+    """Return a watch that also sees a jump since the last process of this boot looked."""
+    note = await app.store.find_note(_CLOCK_NOTE)
+    boot, _, offset = (note or "").partition(" ")
+    watch = ClockWatch(app.clock, int(offset) if boot == boot_id() else None)
+    jump_ms = watch.look()
+    if jump_ms:
+        log.log("clock.jumped", "error", by_ms=jump_ms)
+    await remember_clock(app, watch)
+    return watch
+
+
+async def remember_clock(app: App, watch: ClockWatch) -> None:
+    """Leave the clocks' offset for the next process of this boot."""
+    await app.store.leave_note(_CLOCK_NOTE, f"{boot_id()} {watch.offset_ms}")

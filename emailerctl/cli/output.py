@@ -1,0 +1,386 @@
+"""What people and programs see: the only file that prints.
+
+Data goes to standard output, everything else to standard error.  On a terminal a listing is a
+table for people; on a pipe it is tab-separated with a header and nothing is cut.  Every string
+that came from outside passes `safe` on its way to a terminal (T-19); in JSON the same characters
+are escaped.  Rich is imported when a table is drawn on a terminal, and never before.
+"""
+
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from types import TracebackType
+from typing import NoReturn, TextIO, TypeVar
+
+from emailerctl.errors import UsageError
+from emailerctl.models.clock import to_text
+from emailerctl.models.lifecycle import State
+
+Item = TypeVar("Item")
+
+
+class Form(StrEnum):
+    """How data is written (`-o`)."""
+
+    TABLE = "table"
+    JSON = "json"
+    JSONL = "jsonl"
+    ID = "id"
+
+
+@dataclass(frozen=True, slots=True)
+class _Manner:
+    """How this run speaks."""
+
+    form: Form = Form.TABLE
+    is_quiet: bool = False
+    has_colour: bool | None = None  # None: as the surroundings say
+    answers_yes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A moment in a table: "3m ago" on a terminal, RFC 3339 on a pipe."""
+
+    at_ms: int | None
+    now_ms: int
+
+
+Cell = str | int | bool | Moment | None
+
+COLOURS: Mapping[str, str] = {
+    State.UNKNOWN: "bold magenta",
+    State.SENDING: "cyan",
+    State.QUEUED: "blue",
+    State.HELD: "yellow",
+    State.FAILED: "bold red",
+    State.BOUNCED: "red",
+    State.SENT: "green",
+    State.DELIVERED: "bold green",
+    State.CANCELLED: "dim",
+}
+
+# Of the same names: what a line of `logs` needs without Rich.
+_ANSI = {
+    "bold": "1",
+    "dim": "2",
+    "red": "31",
+    "green": "32",
+    "yellow": "33",
+    "blue": "34",
+    "magenta": "35",
+    "cyan": "36",
+}
+
+# C0 and C1 controls; line and paragraph separators; what sets or overrides the direction of text;
+# invisible characters that hide in a word (not the joiners of Persian and of emoji); halves of
+# surrogate pairs; annotation and tag characters.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\ud800-\udfff\U000e0000-\U000e007f]"
+)
+_SPACE = frozenset("\t\n\v\f\r\x85\u2028\u2029")
+_STANDS_IN = "\ufffd"
+
+_manner = _Manner()
+
+
+def setup(
+    *,
+    form: Form | None = None,
+    is_quiet: bool = False,
+    has_colour: bool | None = None,
+    answers_yes: bool = False,
+) -> None:
+    """Choose how this run speaks; what is not given stays as it was."""
+    global _manner  # noqa: PLW0603  (a process has one standard output)
+    _manner = replace(
+        _manner,
+        form=form or _manner.form,
+        is_quiet=is_quiet or _manner.is_quiet,
+        has_colour=_manner.has_colour if has_colour is None else has_colour,
+        answers_yes=answers_yes or _manner.answers_yes,
+    )
+    for stream in (sys.stdout, sys.stderr):  # a locale that lacks a character is no crash
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure:
+            reconfigure(errors="backslashreplace")
+
+
+# Making text safe
+
+
+def safe(text: object) -> str:
+    """Return *text* as one line without anything that could act on a terminal or deceive.
+
+    Space of any kind becomes one space, whatever else is unsafe a replacement character.
+    """
+    return _UNSAFE.sub(lambda found: " " if found[0] in _SPACE else _STANDS_IN, str(text))
+
+
+def safe_lines(text: str) -> str:
+    """Return *text* made safe line by line."""
+    return "\n".join(safe(line) for line in text.replace("\r\n", "\n").split("\n"))
+
+
+# Data, on standard output
+
+
+def form() -> Form:
+    """Return the form that was asked for."""
+    return _manner.form
+
+
+def result(text: str, shape: object) -> None:
+    """Write one thing: *text* for people, *shape* as JSON, or its id."""
+    if _manner.form is Form.ID:
+        found = shape.get("id") if isinstance(shape, Mapping) else None
+        write_text(str(found or text))
+    elif _manner.form is Form.TABLE:
+        write_text(text)
+    else:
+        write_json(shape, is_line=_manner.form is Form.JSONL)
+
+
+def listing(
+    title: str,
+    columns: Sequence[str],
+    items: Iterable[Item],
+    *,
+    shape: Callable[[Item], Mapping[str, object]],
+    row: Callable[[Item], Sequence[Cell]],
+    next_cursor: str | None = None,
+    name: str = "id",
+) -> None:
+    """Write a listing in the form that was asked for.
+
+    Args:
+        name: the member that `-o id` prints.
+    """
+    if _manner.form is Form.TABLE:
+        table(title, columns, [row(item) for item in items])
+        if next_cursor:
+            note(f"there is more: --cursor {next_cursor}")
+        return
+    shapes = [shape(item) for item in items]
+    if _manner.form is Form.JSON:
+        write_json({"data": shapes, "next_cursor": next_cursor})
+    for one in shapes if _manner.form is not Form.JSON else ():
+        if _manner.form is Form.JSONL:
+            write_json(one, is_line=True)
+        else:
+            write_text(str(one[name]))
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Write a table: for people on a terminal, tab-separated and whole on a pipe."""
+    if not is_terminal():
+        lines = [columns, *([_to_text(cell) for cell in row] for row in rows)]
+        write_text("\n".join("\t".join(line) for line in lines))
+    elif not rows:
+        write_text(f"{title}: none")
+    else:
+        _draw(title, columns, rows)
+
+
+def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    drawn = Table(
+        title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False,
+        header_style="dim", padding=(0, 2, 0, 0),
+    )
+    for column in columns:
+        drawn.add_column(Text(column), overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(_to_text(c), style=COLOURS.get(str(c), "")) for c in row))
+    has_colour = is_coloured(sys.stdout)
+    console = Console(
+        file=sys.stdout, force_terminal=has_colour, no_color=not has_colour, highlight=False,
+        markup=False, emoji=False,
+    )
+    with _pipe():
+        console.print(drawn)
+
+
+def _to_text(cell: Cell) -> str:
+    if isinstance(cell, Moment):
+        if cell.at_ms is None:
+            return ""
+        return ago(cell.at_ms, cell.now_ms) if is_terminal() else to_text(cell.at_ms)
+    if isinstance(cell, bool):
+        return "yes" if cell else ""
+    return "" if cell is None else safe(cell)
+
+
+def write_json(value: object, *, is_line: bool = False) -> None:
+    """Write JSON: on one line for programs, indented for people unless *is_line*."""
+    indent = 2 if is_terminal() and not is_line else None
+    separators = (",", ": ") if indent else (",", ":")
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    _write(sys.stdout, re.sub(r"[^\n\x20-\x7e]", _escape_unsafe, text))
+
+
+def _escape_unsafe(found: re.Match[str]) -> str:
+    character = found[0]
+    if not _UNSAFE.match(character):
+        return character
+    octets = character.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{octets[at : at + 4]}" for at in range(0, len(octets), 4))
+
+
+def write_text(text: str) -> None:
+    """Write lines of text, made safe."""
+    _write(sys.stdout, safe_lines(text))
+
+
+def write_painted(pieces: Iterable[tuple[str, str]]) -> None:
+    """Write one line made of (text, style) pieces, made safe; colours where they are wanted."""
+    has_colour = is_coloured(sys.stdout)
+    _write(sys.stdout, "".join(_paint(safe(t), s, has_colour=has_colour) for t, s in pieces))
+
+
+def write_bytes(octets: bytes) -> None:
+    """Write *octets* as they are: for a file or a pipe."""
+    with _pipe():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(octets)
+        sys.stdout.buffer.flush()
+
+
+# Everything else, on standard error
+
+
+def note(text: str) -> None:
+    """Say something that is not data, unless `--quiet`."""
+    if not _manner.is_quiet:
+        _write(sys.stderr, safe_lines(text))
+
+
+def warn(text: str) -> None:
+    """Say that something is not as it should be."""
+    _say("warning", "yellow", text)
+
+
+def error(text: str, *, hint: str = "") -> None:
+    """Say what is wrong, and what to do about it."""
+    _say("error", "bold red", text)
+    if hint:
+        _say("hint", "cyan", hint)
+
+
+def _say(word: str, style: str, text: str) -> None:
+    painted = _paint(f"{word}:", style, has_colour=is_coloured(sys.stderr))
+    _write(sys.stderr, f"{painted} {safe_lines(text)}")
+
+
+def report_bug(
+    kind: type[BaseException], error_: BaseException, trace: TracebackType | None
+) -> None:
+    """Show the traceback of what should not have happened (`sys.excepthook`)."""
+    lines = "".join(traceback.format_exception(kind, error_, trace))
+    _write(sys.stderr, safe_lines(lines.rstrip()))
+    error("this is a bug in emailerctl", hint="report it with the lines above")
+
+
+def ask(question: str) -> None:
+    """Let the operator confirm; return only after a yes.
+
+    Raises:
+        UsageError: there is nobody to ask; names what to pass.
+    """
+    if _manner.answers_yes:
+        return
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            f"{question} There is no terminal to answer on; nothing was done",
+            hint="pass --yes to say so beforehand",
+        )
+    sys.stderr.write(f"{safe_lines(question)} [y/N] ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        note("nothing was done")
+        raise SystemExit(130)
+
+
+# Terminals and colours
+
+
+def is_terminal() -> bool:
+    """Return whether standard output is read by a person."""
+    return sys.stdout.isatty()
+
+
+def is_coloured(stream: TextIO) -> bool:
+    """Return whether *stream* gets colours.
+
+    `--no-color` and NO_COLOR (https://no-color.org) win, then FORCE_COLOR, then CLICOLOR=0 and
+    TERM=dumb, then whether it is a terminal.
+    """
+    if _manner.has_colour is not None:
+        return _manner.has_colour
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR", "0") not in {"", "0"}:
+        return True
+    if os.environ.get("CLICOLOR") == "0" or os.environ.get("TERM") == "dumb":
+        return False
+    return stream.isatty()
+
+
+def ago(moment_ms: int, now_ms: int) -> str:
+    """Return how far *moment_ms* is from now: "3m ago", "in 2h"."""
+    distance_s = abs(now_ms - moment_ms) / 1000
+    for unit, length_s in (("d", 86_400), ("h", 3600), ("m", 60)):
+        if distance_s >= 2 * length_s:
+            text = f"{distance_s // length_s:.0f}{unit}"
+            break
+    else:
+        text = f"{distance_s:.0f}s"
+    if text == "0s":
+        return "now"
+    return f"{text} ago" if moment_ms <= now_ms else f"in {text}"
+
+
+def _paint(text: str, style: str, *, has_colour: bool) -> str:
+    if not (has_colour and style and text.strip()):
+        return text
+    codes = ";".join(_ANSI[word] for word in style.split())
+    return f"\x1b[{codes}m{text}\x1b[0m"
+
+
+# The streams
+
+
+class _pipe:  # noqa: N801  (a context manager that reads as a word)
+    """What is written inside may find that nobody reads any more: then the program ends, silently."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: object, error_: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error_, BrokenPipeError):
+            end_silently()
+
+
+def _write(stream: TextIO, text: str) -> None:
+    with _pipe():
+        stream.write(f"{text}\n")
+        stream.flush()
+
+
+def end_silently() -> NoReturn:
+    """End because nobody reads any more; the interpreter's own last flush must not complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nowhere, stream.fileno())
+    raise SystemExit(0)

@@ -1,0 +1,305 @@
+"""Acceptance: a request becomes a committed message, or is refused with all its faults.
+
+Everything that can be known is checked here, before the commit (P6).  What depends on the state
+of the store (the key, suppressions, the token's end, its rate) is checked inside the commit.
+"""
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from random import Random
+
+from emailerctl.core.idempotency import check_key, differing_fields, fingerprint, hash_key
+from emailerctl.core.mime import build_raw
+from emailerctl.core.route import Routing, build_chain
+from emailerctl.core.submission import Limits, Submission, parse_submission, plan_times
+from emailerctl.errors import (
+    EmailerError,
+    Fault,
+    Forbidden,
+    IdempotencyKeyInvalid,
+    IdempotencyKeyReused,
+    Invalid,
+    Overloaded,
+    StorageFull,
+)
+from emailerctl.models.caller import Caller, Scope
+from emailerctl.models.clock import Clock
+from emailerctl.models.ids import MESSAGE, build_message_id, to_public
+from emailerctl.models.lifecycle import OnUnknown, Reason, WaitingFor
+from emailerctl.models.message import (
+    Mailbox,
+    NewMessage,
+    NewRecipient,
+    Notice,
+    Receipt,
+    RecipientKind,
+)
+from emailerctl.store.base import IdTaken, Store
+
+_SOON_MS = 3_600_000  # an expiry within the hour leaves an operator little time
+_ORIGINAL_TO = "X-Emailer-Original-To"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptRules:
+    """What the settings say about acceptance.
+
+    Attributes:
+        envelope_sender: used instead of the From address, unless empty.
+        redirect_all_to: every message goes there instead (staging), unless empty.
+        doubtful_hops: next hops that can neither be looked up nor replayed: an unknown there
+            waits for an operator.
+        max_backlog: pieces of work waiting for a commit beyond which requests are refused.
+    """
+
+    limits: Limits
+    routing: Routing
+    requires_key: bool = False
+    default_from: Mailbox | None = None
+    default_on_unknown: OnUnknown = OnUnknown.ASK
+    envelope_sender: str = ""
+    redirect_all_to: str = ""
+    allow_local_domains: bool = False
+    doubtful_hops: frozenset[str] = frozenset()
+    max_backlog: int = 5_000
+
+
+class Acceptance:
+    """What turns requests into committed messages.
+
+    Args:
+        is_storage_low: whether the disk is below its low-water mark: acceptance stops, so that
+            outcomes can still be written.
+        backlog: how many pieces of work wait for a commit.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: AcceptRules,
+        *,
+        clock: Clock,
+        rng: Random,
+        is_storage_low: Callable[[], bool],
+        backlog: Callable[[], int],
+    ) -> None:
+        """Take what acceptance needs."""
+        self._store = store
+        self._rules = rules
+        self._clock = clock
+        self._rng = rng
+        self._is_storage_low = is_storage_low
+        self._backlog = backlog
+
+    async def accept(
+        self, fields: Mapping[str, object], *, caller: Caller, key: str | None = None
+    ) -> Receipt:
+        """Commit the message that *fields* ask for, and return its receipt.
+
+        Raises:
+            Invalid, Forbidden, IdempotencyKeyInvalid, IdempotencyKeyReused, RecipientRate,
+            Unauthorized, Unavailable and its kinds.
+        """
+        self._check_room()
+        key_hash, asked = self._read_key(fields, caller, key)
+        try:
+            submission = self._parse(fields, caller)
+            chain = self._plan(submission, caller)
+        except EmailerError:
+            # The rules may have changed since: a replay is a replay all the same (P4).
+            replay = await self._store.find_by_key(key_hash) if key_hash else None
+            if replay is None:
+                raise
+            return self._recognise(replay, asked)
+        while True:
+            message = self._build(submission, caller, chain, key_hash, asked)
+            try:
+                receipt = await self._store.add(message, now_ms=self._clock.now_ms())
+            except IdTaken:
+                continue
+            if receipt.is_replay:
+                return self._recognise(receipt, asked)
+            return replace(receipt, warnings=tuple(self._warn(message, receipt, chain)))
+
+    def _check_room(self) -> None:
+        if self._is_storage_low():
+            raise StorageFull(
+                "the disk of the store is nearly full; nothing was stored", retry_after_s=60
+            )
+        if self._backlog() >= self._rules.max_backlog:
+            raise Overloaded("too many messages wait to be committed", retry_after_s=1)
+
+    def _read_key(
+        self, fields: Mapping[str, object], caller: Caller, key: str | None
+    ) -> tuple[bytes | None, bytes | None]:
+        if key is not None:
+            return hash_key(caller.service, check_key(key)), fingerprint(fields)
+        if self._rules.requires_key or caller.limits.requires_key:
+            raise IdempotencyKeyInvalid("an Idempotency-Key is required here")
+        return None, None
+
+    def _parse(self, fields: Mapping[str, object], caller: Caller) -> Submission:
+        limits = caller.limits
+        if limits.fixed_to and not any(fields.get(kind) for kind in RecipientKind):
+            fields = {**fields, "to": list(limits.fixed_to)}
+        submission = parse_submission(
+            fields,
+            self._rules.limits,
+            now_ms=self._clock.now_ms(),
+            allow_sandbox=caller.is_test,
+            allow_local_domains=self._rules.allow_local_domains,
+            default_from=self._rules.default_from,
+            default_on_unknown=self._rules.default_on_unknown,
+        )
+        _check_limits(submission, caller)
+        return submission
+
+    def _plan(self, submission: Submission, caller: Caller) -> tuple[str, ...]:
+        """Return the chain of next hops.
+
+        Raises:
+            Invalid: the named provider does not exist, or nothing is set up to send with.
+        """
+        routing = self._rules.routing
+        if submission.provider and submission.provider not in routing.names:
+            known = ", ".join(sorted(routing.names)) or "none"
+            detail = f"there is no provider {submission.provider!r}; known: {known}"
+            raise Invalid([Fault("/provider", detail)])
+        chain = build_chain(routing, provider=submission.provider, is_test=caller.is_test)
+        if not chain:
+            raise Invalid(
+                [Fault("", "no next hop is set up: [routing] default names no provider")]
+            )
+        return tuple(chain)
+
+    def _build(
+        self,
+        submission: Submission,
+        caller: Caller,
+        chain: tuple[str, ...],
+        key_hash: bytes | None,
+        asked: bytes | None,
+    ) -> NewMessage:
+        now_ms = self._clock.now_ms()
+        message_id = build_message_id(now_ms, self._rng)
+        times = plan_times(submission, now_ms)
+        draft, recipients = self._redirect(submission)
+        header_from = draft.header_from.address
+        domain = header_from.rpartition("@")[2]
+        raw = build_raw(
+            draft,
+            message_id_header=f"<{to_public(MESSAGE, message_id)}@{domain}>",
+            date_ms=times.due_ms,
+        )
+        return NewMessage(
+            message_id=message_id,
+            service=caller.service,
+            token_id=caller.token_id,
+            token_epoch=caller.epoch,
+            created_ms=now_ms,
+            due_ms=times.due_ms,
+            waiting_for=WaitingFor.READY if times.due_ms <= now_ms else WaitingFor.SEND_AT,
+            expires_ms=times.expires_ms,
+            priority=submission.priority,
+            on_unknown=submission.on_unknown,
+            provider=submission.provider,
+            next_hop=chain[0],
+            is_test=caller.is_test,
+            envelope_sender=self._rules.envelope_sender or header_from,
+            header_from=header_from,
+            subject=draft.subject,
+            tags=submission.tags,
+            metadata=submission.metadata,
+            recipients=recipients,
+            raw=raw,
+            content_hash=sha256(raw).digest(),
+            needs_smtputf8=submission.needs_smtputf8,
+            key_hash=key_hash,
+            fingerprint=asked,
+            recipient_rate=caller.limits.recipient_rate,
+        )
+
+    def _redirect(self, submission: Submission) -> tuple[object, tuple[NewRecipient, ...]]:
+        """Send to one address instead of all, naming the others in a header (staging)."""
+        target = self._rules.redirect_all_to
+        if not target:
+            return submission.draft, submission.recipients
+        original = ", ".join(recipient.address for recipient in submission.recipients)
+        headers = {**submission.draft.headers, _ORIGINAL_TO: original}
+        draft = replace(submission.draft, headers=headers)
+        return draft, (NewRecipient(target, RecipientKind.TO),)
+
+    def _recognise(self, replay: Receipt, asked: bytes | None) -> Receipt:
+        """Return the earlier receipt if it answers the same request.
+
+        Raises:
+            IdempotencyKeyReused: it does not; names the fields that differ.
+        """
+        if replay.fingerprint == asked:
+            return replay
+        fields = differing_fields(replay.fingerprint or b"", asked or b"")
+        public = to_public(MESSAGE, replay.message_id)
+        raise IdempotencyKeyReused(
+            f"this key belongs to {public}, which was asked for with other values of: "
+            + ", ".join(fields),
+            errors=[
+                {
+                    "pointer": f"/{field}",
+                    "detail": f"differs from the request that made {public}",
+                }
+                for field in fields
+            ],
+            message_id=public,
+        )
+
+    def _warn(
+        self, message: NewMessage, receipt: Receipt, chain: tuple[str, ...]
+    ) -> Iterator[Notice]:
+        for recipient in receipt.recipients:
+            if recipient.reason is Reason.SUPPRESSED:
+                detail = f"{recipient.address} is on the suppression list and is not sent to"
+                yield Notice("suppressed", detail)
+        expires_ms = message.expires_ms
+        is_soon = expires_ms is not None and expires_ms - message.created_ms <= _SOON_MS
+        doubtful = [name for name in chain if name in self._rules.doubtful_hops]
+        if message.on_unknown is OnUnknown.ASK and is_soon and doubtful:
+            yield Notice(
+                "may_wait_for_operator",
+                f"if {doubtful[0]} does not answer after the message left, an operator must "
+                'decide, perhaps after the expiry; on_unknown = "resend" sends again instead',
+            )
+
+
+def _check_limits(submission: Submission, caller: Caller) -> None:
+    """Refuse what the token may not send.
+
+    Raises:
+        Forbidden: a limit of the token (product.md §6), named.
+    """
+    limits = caller.limits
+    if Scope.SEND not in caller.scopes:
+        raise Forbidden(f"this token lacks the scope {Scope.SEND}")
+    if limits.templates_only and submission.template is None:
+        raise Forbidden(
+            "this token sends templates only: give template instead of text or html"
+        )
+    sender = submission.draft.header_from.address
+    domain = sender.rpartition("@")[2].lower()
+    if limits.from_domains and domain not in limits.from_domains:
+        allowed = ", ".join(limits.from_domains)
+        raise Forbidden(f"this token sends from {allowed} only, not from {sender}")
+    addresses = [recipient.address.lower() for recipient in submission.recipients]
+    if limits.fixed_to:
+        fixed = {address.lower() for address in limits.fixed_to}
+        strangers = [address for address in addresses if address not in fixed]
+        if strangers:
+            raise Forbidden(
+                f"this token sends to its fixed recipients only, not {strangers[0]}"
+            )
+    if limits.recipients:
+        for address in addresses:
+            if not any(fnmatch.fnmatchcase(address, p.lower()) for p in limits.recipients):
+                allowed = ", ".join(limits.recipients)
+                raise Forbidden(f"this token sends to {allowed} only, not to {address}")

@@ -1,0 +1,329 @@
+"""Delivery: one attempt of one message, read top to bottom.
+
+    claim (commit) -> gate -> the next hop's dialogue -> mark (commit) -> the last byte -> reply
+    -> decide -> settle (commit)
+
+No transaction is open while the network is used.  Batching lives in the store's writer: claims,
+marks and settlements that wait at the same moment share a commit.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import TypeVar
+
+from emailerctl.core.retry import RetryPolicy, decide
+from emailerctl.core.route import Routing, build_chain
+from emailerctl.core.standing import Standing
+from emailerctl.errors import Unavailable
+from emailerctl.models.clock import Clock
+from emailerctl.models.ids import MESSAGE, to_public
+from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
+from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
+from emailerctl.providers.base import MarkRefused, Outgoing, Provider, Sending
+from emailerctl.store.base import AttemptResult, Claim, Settlement, Store
+
+_PARKED_MS = 30_000  # a message whose whole chain is shut looks again after about this long
+
+T = TypeVar("T")
+OnAlarm = Callable[[str, Alarm, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A next hop and how it is used.
+
+    Attributes:
+        deadline_ms: everything before the mark ends within this time.
+        final_reply_ms: how long its answer may take after the last byte.
+        concurrency: attempts at once.
+    """
+
+    provider: Provider
+    deadline_ms: int
+    final_reply_ms: int
+    concurrency: int
+
+
+@dataclass(slots=True)
+class Attempt:
+    """An attempt under way: what the drain must know of it."""
+
+    claim: Claim
+    started_ms: int
+    marked: frozenset[int] = field(default_factory=frozenset)
+    is_mark_unwritten: bool = False
+
+    @property
+    def is_marked(self) -> bool:
+        """Return whether it is past the point of no return."""
+        return bool(self.marked)
+
+
+class Delivery:
+    """What turns claims into settled attempts.
+
+    Args:
+        may_expire: False for a while after the wall clock jumped (F-CL-01).
+        on_alarm: called with the next hop's name when it refuses credentials or TLS.
+        on_unwritten: awaited when an outcome could not be written, before it is tried again
+            (F-CO-05): stops claiming, says so, waits.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        hops: Mapping[str, Hop],
+        *,
+        routing: Routing,
+        policy: RetryPolicy,
+        standing: Standing,
+        clock: Clock,
+        rng: Random,
+        may_expire: Callable[[], bool],
+        on_alarm: OnAlarm,
+        on_unwritten: Callable[[Unavailable], Awaitable[None]],
+    ) -> None:
+        """Take what delivery needs."""
+        self._store = store
+        self._hops = hops
+        self._routing = routing
+        self._policy = policy
+        self._standing = standing
+        self._clock = clock
+        self._rng = rng
+        self._may_expire = may_expire
+        self._on_alarm = on_alarm
+        self._on_unwritten = on_unwritten
+
+    async def deliver(self, attempt: Attempt) -> None:
+        """Attempt a claimed message once and write what came of it.
+
+        Cancelling it before the mark gives the claim back; after the mark the attempt is settled
+        as unanswered.
+        """
+        claim = attempt.claim
+        if self._is_expired(claim):
+            await self._abandon(claim, Reason.EXPIRED)
+            return
+        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        index = self._standing.find_open(chain, min(claim.chain_index, len(chain)))
+        if index is None:
+            index = self._standing.find_open(chain, 0)
+        if index is None:
+            await self._park(claim, chain)
+            return
+        raw = claim.raw if claim.raw is not None else await self._store.load_raw(claim.message_id)
+        if raw is None:
+            await self._abandon(claim, Reason.EXPIRED)
+            return
+        hop = self._hops[chain[index]]
+        try:
+            sending = await hop.provider.send(
+                self._build_outgoing(claim, raw, hop),
+                lambda accepted: self._mark(attempt, hop, accepted),
+            )
+        except MarkRefused:
+            if attempt.is_mark_unwritten:
+                await self._give_back(claim, chain, index)
+            return  # otherwise the store has the lease back, and wrote what became of it
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_back(claim, chain, index))
+            raise
+        await asyncio.shield(self._settle(attempt, hop, chain, index, sending))
+
+    def _is_expired(self, claim: Claim) -> bool:
+        expires_ms = claim.expires_ms
+        is_past = expires_ms is not None and expires_ms <= self._clock.now_ms()
+        return is_past and self._may_expire()
+
+    def _build_outgoing(self, claim: Claim, raw: bytes, hop: Hop) -> Outgoing:
+        return Outgoing(
+            message_id=claim.message_id,
+            public_id=to_public(MESSAGE, claim.message_id),
+            attempt=claim.attempt,
+            envelope_sender=claim.envelope_sender,
+            recipients=claim.recipients,
+            raw=raw,
+            needs_smtputf8=claim.needs_smtputf8,
+            deadline_boot_ms=self._clock.boot_ms() + hop.deadline_ms,
+            tags=claim.tags,
+            metadata=claim.metadata,
+        )
+
+    async def _mark(self, attempt: Attempt, hop: Hop, accepted: Collection[int]) -> bool:
+        try:
+            # Shielded: a mark that was asked for is committed, whoever stops waiting for it.
+            granted = await asyncio.shield(
+                self._store.mark(
+                    attempt.claim,
+                    accepted,
+                    provider=hop.provider.name,
+                    now_ms=self._clock.now_ms(),
+                    boot_ms=self._clock.boot_ms(),
+                    final_reply_ms=hop.final_reply_ms,
+                    may_expire=self._may_expire(),
+                )
+            )
+        except Unavailable as error:
+            attempt.is_mark_unwritten = True
+            await self._on_unwritten(error)
+            return False
+        if granted:
+            attempt.marked = frozenset(accepted)
+        return granted
+
+    async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
+        """Write an outcome, again and again while the store can't take it: it must not be lost."""
+        while True:
+            try:
+                return await write()
+            except Unavailable as error:
+                await self._on_unwritten(error)
+
+    async def _settle(
+        self, attempt: Attempt, hop: Hop, chain: Sequence[str], index: int, sending: Sending
+    ) -> None:
+        claim = attempt.claim
+        now_ms = self._clock.now_ms()
+        name = hop.provider.name
+        for outcome in sending.outcomes.values():
+            if outcome.alarm is not None:
+                await self._raise_alarm(name, outcome.alarm, outcome.reply)
+                break
+        decision = decide(
+            sending.outcomes,
+            claim,
+            chain_length=len(chain),
+            chain_index=index,
+            now_ms=now_ms,
+            final_reply_ms=hop.final_reply_ms,
+            policy=self._policy,
+            rng=self._rng,
+            may_expire=self._may_expire(),
+        )
+        result = AttemptResult(
+            settlements=decision.settlements,
+            provider=name,
+            phase=_find_phase(sending.outcomes),
+            started_ms=attempt.started_ms,
+            marked=attempt.marked,
+            dialogue=sending.dialogue,
+            due_ms=decision.due_ms,
+            waiting_for=decision.waiting_for,
+            next_hop=chain[decision.chain_index],
+            chain_index=decision.chain_index,
+            schedule_step=decision.schedule_step,
+        )
+        is_ours = await self._persist(lambda: self._store.settle(claim, result, now_ms=now_ms))
+        if not is_ours and attempt.marked:
+            await self._persist(lambda: self._store.testify(claim, result, now_ms=now_ms))
+        for n, cause in sending.reported.items():
+            await self._report(claim, n, cause, name, now_ms)
+
+    async def fail(self, attempt: Attempt, error: Exception) -> None:
+        """Settle an attempt that ended in a mistake of ours: unknown if marked, later if not."""
+        is_marked = attempt.is_marked
+        outcome = Outcome(
+            kind=Kind.UNKNOWN if is_marked else Kind.TRANSIENT,
+            phase=Phase.ANSWER if is_marked else Phase.GATE,
+            reply=f"internal error: {type(error).__name__}",
+        )
+        claim = attempt.claim
+        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        index = self._standing.find_open(chain, 0) or 0
+        sending = Sending(outcomes={recipient.n: outcome for recipient in claim.recipients})
+        await self._settle(attempt, self._hops[chain[index]], chain, index, sending)
+
+    async def _report(
+        self, claim: Claim, n: int, cause: Cause | str, provider: str, now_ms: int
+    ) -> None:
+        """Write what the next hop already says of a recipient beyond its acceptance."""
+        if isinstance(cause, Cause):
+            await self._store.report(
+                claim.message_id, n, cause, attempt=claim.attempt, now_ms=now_ms, provider=provider
+            )
+        else:
+            await self._store.record(
+                cause, now_ms=now_ms, message_id=claim.message_id, n=n, provider=provider
+            )
+
+    async def _raise_alarm(self, name: str, alarm: Alarm, reply: str) -> None:
+        self._on_alarm(name, alarm, reply)
+        if alarm is Alarm.CREDENTIALS:
+            await self._standing.pause(name, alarm, reply)
+
+    async def _abandon(self, claim: Claim, reason: Reason) -> None:
+        """Give up before anything was asked of a next hop."""
+        settlement = Settlement(cause=Cause.ABANDONED, reason=reason)
+        result = AttemptResult(
+            settlements={recipient.n: settlement for recipient in claim.recipients},
+            provider="",
+            phase=Phase.GATE,
+            started_ms=self._clock.now_ms(),
+            is_recorded=False,
+            due_ms=self._clock.now_ms(),
+            waiting_for=WaitingFor.READY,
+            next_hop=claim.next_hop,
+            chain_index=claim.chain_index,
+            schedule_step=claim.schedule_step,
+        )
+        await self._persist(
+            lambda: self._store.settle(claim, result, now_ms=self._clock.now_ms())
+        )
+
+    async def _park(self, claim: Claim, chain: Sequence[str]) -> None:
+        """Let a message wait whose whole chain is shut: no attempt is charged.
+
+        It is due again when a next hop opens, and looks by itself now and then; one that has
+        meanwhile become too old is given up.
+        """
+        now_ms = self._clock.now_ms()
+        if self._may_expire() and now_ms >= claim.age_from_ms + self._policy.max_age_ms:
+            await self._abandon(claim, Reason.EXHAUSTED)
+            return
+        wait_ms = _PARKED_MS + round(_PARKED_MS * self._rng.random())
+        due_ms = now_ms + wait_ms
+        if claim.expires_ms is not None:
+            due_ms = min(due_ms, claim.expires_ms)
+        await self._release(
+            claim, due_ms, WaitingFor.NEXT_HOP, next_hop=chain[0] if chain else "", index=0
+        )
+
+    async def _give_back(self, claim: Claim, chain: Sequence[str], index: int) -> None:
+        """Give back a claim of which nothing has left."""
+        await self._release(
+            claim, claim.due_ms, WaitingFor.READY, next_hop=chain[index], index=index
+        )
+
+    async def give_back(self, claim: Claim) -> None:
+        """Give back a claim that was not begun (drain)."""
+        await self._release(
+            claim,
+            claim.due_ms,
+            WaitingFor.READY,
+            next_hop=claim.next_hop,
+            index=claim.chain_index,
+        )
+
+    async def _release(
+        self, claim: Claim, due_ms: int, waiting_for: WaitingFor, *, next_hop: str, index: int
+    ) -> None:
+        await self._persist(
+            lambda: self._store.give_back(
+                claim,
+                due_ms=due_ms,
+                waiting_for=waiting_for,
+                next_hop=next_hop,
+                chain_index=index,
+            )
+        )
+
+
+_PHASES = tuple(Phase)
+
+
+def _find_phase(outcomes: Mapping[int, Outcome]) -> Phase:
+    """Return how far the attempt came: the furthest phase of any recipient."""
+    return max((outcome.phase for outcome in outcomes.values()), key=_PHASES.index)

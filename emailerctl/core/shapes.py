@@ -1,0 +1,256 @@
+"""What a message, an attempt, a token … looks like in JSON (product.md §3.2, §3.3).
+
+Written once: the API's answers and the command line's `-o json` are these, and nothing else.
+Moments are RFC 3339; what does not apply is null, so that every object has all its members.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from emailerctl.models.clock import to_text
+from emailerctl.models.ids import MESSAGE, TOKEN, to_public
+from emailerctl.models.lifecycle import State
+from emailerctl.models.message import AttemptView, MessageView, Receipt, RecipientView
+from emailerctl.models.page import Page
+from emailerctl.store.base import (
+    Alert,
+    Breach,
+    Consumer,
+    NextHop,
+    OrderResult,
+    Pause,
+    QueueStats,
+    Suppression,
+    Token,
+    Unknown,
+)
+
+Shape = dict[str, object]
+Item = TypeVar("Item")
+
+
+def page_shape(page: Page[Item], of_one: Callable[[Item], Shape]) -> Shape:
+    """Return a listing: `{"data", "next_cursor"}`."""
+    return listing_shape(map(of_one, page.data), page.next_cursor)
+
+
+def listing_shape(data: Iterable[Shape], next_cursor: str | None = None) -> Shape:
+    """Return a listing of what has its shape already."""
+    return {"data": list(data), "next_cursor": next_cursor}
+
+
+def receipt_shape(receipt: Receipt) -> Shape:
+    """Return what acceptance answers."""
+    return {
+        "id": to_public(MESSAGE, receipt.message_id),
+        "state": receipt.state,
+        "created_at": to_text(receipt.created_ms),
+        "on_unknown": receipt.on_unknown,
+        "test": receipt.is_test,
+        "recipients": [
+            {"address": r.address, "kind": r.kind, "state": r.state}
+            | ({"reason": r.reason} if r.reason else {})
+            for r in receipt.recipients
+        ],
+        "warnings": [{"code": w.code, "detail": w.detail} for w in receipt.warnings],
+    }
+
+
+def message_shape(view: MessageView, *, with_attempts: bool = True) -> Shape:
+    """Return a message; listings leave the attempts out."""
+    counts = Counter(recipient.state for recipient in view.recipients)
+    shape: Shape = {
+        "id": to_public(MESSAGE, view.message_id),
+        "state": view.state,
+        "created_at": to_text(view.created_ms),
+        "expires_at": _moment(view.expires_ms),
+        "on_unknown": view.on_unknown,
+        "test": view.is_test,
+        "service": view.service,
+        "token_id": to_public(TOKEN, view.token_id) if view.token_id else None,
+        "from": view.header_from,
+        "envelope_sender": view.envelope_sender,
+        "subject": view.subject,
+        "tags": list(view.tags),
+        "metadata": dict(view.metadata),
+        "priority": view.priority.name.lower(),
+        "provider": view.provider or None,
+        "template": view.template or None,
+        "size_bytes": view.size_bytes,
+        "content_hash": view.content_hash.hex(),
+        "has_content": view.has_content,
+        "counts": {state: counts[state] for state in State if counts[state]},
+        "recipients": [recipient_shape(recipient) for recipient in view.recipients],
+    }
+    if with_attempts:
+        shape["attempts"] = [attempt_shape(attempt) for attempt in view.attempts]
+    return shape
+
+
+def recipient_shape(recipient: RecipientView) -> Shape:
+    """Return a recipient as it stands."""
+    return {
+        "address": recipient.address,
+        "kind": recipient.kind,
+        "state": recipient.state,
+        "waiting_for": recipient.waiting_for,
+        "reason": recipient.reason,
+        "due_at": _moment(recipient.due_ms),
+        "provider": recipient.provider or None,
+        "reply": recipient.reply or None,
+        "attempt": recipient.attempt,
+        "changed_at": to_text(recipient.changed_ms),
+    }
+
+
+def attempt_shape(attempt: AttemptView) -> Shape:
+    """Return one attempt as recorded."""
+    return {
+        "n": attempt.n,
+        "provider": attempt.provider,
+        "phase": attempt.phase,
+        "outcome": attempt.outcome,
+        "code": attempt.code,
+        "enhanced_status": attempt.enhanced_status or None,
+        "reply": attempt.reply or None,
+        "started_at": to_text(attempt.started_ms),
+        "ended_at": _moment(attempt.ended_ms),
+        "hash": attempt.content_hash.hex(),
+    }
+
+
+def order_shape(result: OrderResult) -> Shape:
+    """Return what came of an operator's order: every recipient, and which of them changed."""
+    changed = frozenset(result.changed)
+    return {
+        "id": to_public(MESSAGE, result.message_id),
+        "state": result.state,
+        "recipients": [recipient_shape(recipient) for recipient in result.recipients],
+        "changed": [r.address for r in result.recipients if r.n in changed],
+    }
+
+
+def unknown_shape(unknown: Unknown) -> Shape:
+    """Return a recipient in doubt."""
+    return {
+        "id": to_public(MESSAGE, unknown.message_id),
+        "recipient": unknown.address,
+        "service": unknown.service,
+        "subject": unknown.subject,
+        "provider": unknown.provider or None,
+        "attempt": unknown.attempt,
+        "since": to_text(unknown.since_ms),
+        "open_until": _moment(unknown.open_until_ms),
+        "on_unknown": unknown.on_unknown,
+        "resend_at": _moment(unknown.resend_at_ms),
+        "expires_at": _moment(unknown.expires_ms),
+        "expired": unknown.is_expired,
+    }
+
+
+def token_shape(token: Token) -> Shape:
+    """Return a token; its secret is shown once, by whoever made it, and never from here."""
+    return {
+        "id": to_public(TOKEN, token.token_id),
+        "name": token.name,
+        "service": token.service,
+        "scopes": sorted(token.scopes),
+        "test": token.is_test,
+        "created_at": to_text(token.created_ms),
+        "expires_at": _moment(token.expires_ms),
+        "revoked_at": _moment(token.revoked_ms),
+        "last_used_at": _moment(token.last_used_ms),
+        "limits": dict(token.limits),
+    }
+
+
+def new_token_shape(token: Token, secret: str) -> Shape:
+    """Return a token that was just made, with its secret: the one time that it is shown."""
+    return {
+        "id": to_public(TOKEN, token.token_id),
+        "name": token.name,
+        "service": token.service,
+        "token": secret,
+        "scopes": sorted(token.scopes),
+        "expires_at": _moment(token.expires_ms),
+    }
+
+
+def suppression_shape(suppression: Suppression) -> Shape:
+    """Return a suppression; service null means every service."""
+    return {
+        "address": suppression.address,
+        "service": suppression.service or None,
+        "reason": suppression.reason,
+        "detail": suppression.detail or None,
+        "created_at": to_text(suppression.created_ms),
+        "expires_at": _moment(suppression.expires_ms),
+        "actor": suppression.actor,
+    }
+
+
+def next_hop_shape(hop: NextHop, *, kind: str | None, is_default: bool) -> Shape:
+    """Return a next hop's standing; *kind* None: it is no longer in the settings."""
+    return {
+        "name": hop.name,
+        "kind": kind,
+        "state": hop.state,
+        "reason": hop.reason or None,
+        "changed_at": _moment(hop.changed_ms or None),
+        "actor": hop.actor or None,
+        "default": is_default,
+    }
+
+
+def stats_shape(stats: QueueStats) -> Shape:
+    """Return the queue in numbers."""
+    return {
+        "ready": stats.ready,
+        "scheduled": stats.scheduled,
+        "retrying": stats.retrying,
+        "waiting": stats.waiting,
+        "sending": stats.sending,
+        "held": stats.held,
+        "unknown": stats.unknown,
+        "oldest_due_at": _moment(stats.oldest_due_ms),
+        "oldest_unknown_at": _moment(stats.oldest_unknown_ms),
+        "pause": pause_shape(stats.pause) if stats.pause else None,
+    }
+
+
+def pause_shape(pause: Pause) -> Shape:
+    """Return the pause in force."""
+    return {
+        "since": to_text(pause.since_ms),
+        "until": _moment(pause.until_ms),
+        "actor": pause.actor,
+        "reason": pause.reason or None,
+    }
+
+
+def consumer_shape(consumer: Consumer) -> Shape:
+    """Return a consumer that has not ended."""
+    return {
+        "host": consumer.host,
+        "pid": consumer.pid,
+        "version": consumer.version,
+        "started_at": to_text(consumer.started_ms),
+        "heartbeat_at": to_text(consumer.heartbeat_ms),
+        "in_flight": consumer.in_flight,
+    }
+
+
+def alert_shape(alert: Alert) -> Shape:
+    """Return an alert that is raised."""
+    return {"name": alert.name, "detail": alert.detail, "since": to_text(alert.since_ms)}
+
+
+def breach_shape(breach: Breach) -> Shape:
+    """Return an invariant that does not hold."""
+    public = None if breach.message_id is None else to_public(MESSAGE, breach.message_id)
+    return {"invariant": breach.invariant, "detail": breach.detail, "message_id": public}
+
+
+def _moment(moment_ms: int | None) -> str | None:
+    return None if moment_ms is None else to_text(moment_ms)

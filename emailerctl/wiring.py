@@ -1,0 +1,244 @@
+"""Settings -> App: the composition root, the only file that names concrete backends."""
+
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random, SystemRandom
+
+from emailerctl import log
+from emailerctl.core.accept import AcceptRules, Acceptance
+from emailerctl.core.deliver import Hop
+from emailerctl.core.fields import Limits
+from emailerctl.core.retry import RetryPolicy
+from emailerctl.core.route import SANDBOX, Routing
+from emailerctl.core.tokens import TokenBook
+from emailerctl.errors import ConfigurationError
+from emailerctl.models.address import parse_mailbox
+from emailerctl.models.clock import Clock, SystemClock, to_ms
+from emailerctl.models.event import Event
+from emailerctl.providers import registry
+from emailerctl.providers.sandbox import SandboxSettings
+from emailerctl.queues.bell import Bell
+from emailerctl.settings import Section, Settings, locate
+from emailerctl.store import migrations, sqlite
+from emailerctl.store.sqlite import SqliteDriver
+from emailerctl.store.sqlstore import SqlStore
+
+_SALT = "settings_salt"
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """What stands beside the store: `<store>.locks/` and `<store>.wake/`."""
+
+    store: Path
+
+    @property
+    def locks(self) -> Path:
+        """The lock files of consumers: a freed one voids its consumer's leases."""
+        return self.store.with_name(f"{self.store.name}.locks")
+
+    @property
+    def wake(self) -> Path:
+        """The sockets on which consumers hear the bell."""
+        return self.store.with_name(f"{self.store.name}.wake")
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that a program needs, ready for use."""
+
+    settings: Settings
+    clock: Clock
+    rng: Random
+    store: SqlStore
+    driver: SqliteDriver
+    folders: Folders
+    bell: Bell
+    routing: Routing
+    policy: RetryPolicy
+    acceptance: Acceptance
+    tokens: TokenBook
+    tables: Mapping[str, tuple[registry.Kind, Section]]
+    is_storage_low: Callable[[], bool]
+
+    def build_hops(self) -> dict[str, Hop]:
+        """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
+        hops = {}
+        for name, (kind, settings) in self.tables.items():
+            built = kind.build(name, settings, self.settings.consumer.concurrency, self.clock)
+            hops[name] = Hop(
+                provider=built.provider,
+                deadline_ms=built.deadline_ms,
+                final_reply_ms=built.final_reply_ms,
+                concurrency=built.concurrency,
+            )
+        return hops
+
+    async def hash_settings(self) -> dict[str, str]:
+        """Return what tells each next hop's settings apart, salted for this store."""
+        salt = await self.store.find_note(_SALT)
+        if salt is None:
+            salt = f"{self.rng.getrandbits(128):032x}"
+            await self.store.leave_note(_SALT, salt)
+        return {
+            name: registry.hash_settings(settings, salt)
+            for name, (_kind, settings) in self.tables.items()
+        }
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings,
+    *,
+    clock: Clock | None = None,
+    rng: Random | None = None,
+    on_fatal: Callable[[BaseException], None] | None = None,
+    logs_events: bool = False,
+) -> AsyncIterator[App]:
+    """Open the store and wire everything to it.
+
+    Args:
+        on_fatal: called when a sync failed and nobody knows what is on disk (F-IN-06).
+        logs_events: write every committed event to the process log too (the daemons do).
+
+    Raises:
+        StoreUnusable: the store is missing, damaged, or of another version.
+        ConfigurationError: a next hop's table is wrong.
+    """
+    clock = clock or SystemClock()
+    rng = rng or SystemRandom()
+    tables = parse_providers(settings)
+    path = settings.store.path
+    migrations.require_current(path)
+    folders = Folders(path)
+    bell = Bell(folders.wake)
+
+    def publish(events: Sequence[Event], has_new_work: bool) -> None:  # noqa: FBT001
+        if has_new_work:
+            bell.ring()
+        if logs_events and events:
+            log.write_events([event.shape() for event in events])
+
+    driver = SqliteDriver(
+        path,
+        busy_timeout_s=settings.store.busy_timeout.total_seconds(),
+        publish=publish,
+        on_fatal=on_fatal,
+    )
+    store = SqlStore(driver, rng=rng, grace_ms=to_ms(settings.lease.duration))
+    routing = Routing(tuple(settings.routing.default), frozenset(tables))
+    is_storage_low = _build_storage_check(settings, clock)
+    try:
+        yield App(
+            settings=settings,
+            clock=clock,
+            rng=rng,
+            store=store,
+            driver=driver,
+            folders=folders,
+            bell=bell,
+            routing=routing,
+            policy=_build_policy(settings),
+            acceptance=Acceptance(
+                store,
+                _build_rules(settings, routing),
+                clock=clock,
+                rng=rng,
+                is_storage_low=is_storage_low,
+                backlog=lambda: driver.backlog,
+            ),
+            tokens=TokenBook(store, clock=clock),
+            tables=tables,
+            is_storage_low=is_storage_low,
+        )
+    finally:
+        await store.close()
+        bell.close()
+
+
+def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, Section]]:
+    """Read every next hop's table, and add the sandbox of test tokens.
+
+    Raises:
+        ConfigurationError: names keys and places.
+    """
+    tables = registry.parse_tables(
+        settings.providers, locate=lambda key: locate(settings, key)
+    )
+    tables.setdefault(SANDBOX, (registry.KINDS[SANDBOX], SandboxSettings()))
+    for name in settings.routing.default:
+        if name not in tables:
+            known = ", ".join(sorted(tables))
+            raise ConfigurationError(
+                f"routing.default: there is no [providers.{name}]; known: {known}"
+            )
+    return tables
+
+
+def check_providers(settings: Settings) -> None:
+    """Refuse settings whose next hops do not work out (for `config check`)."""
+    parse_providers(settings)
+
+
+def migrate(settings: Settings) -> list[migrations.Step]:
+    """Create or update the store; return its schema steps."""
+    return migrations.migrate(settings.store.path)
+
+
+def describe_library() -> tuple[str, bool]:
+    """Return the SQLite version in use, and whether it is free of the WAL-reset bug."""
+    return ".".join(map(str, sqlite.library_version())), sqlite.is_library_safe()
+
+
+def _build_policy(settings: Settings) -> RetryPolicy:
+    retry = settings.retry
+    return RetryPolicy(
+        schedule_ms=tuple(to_ms(wait) for wait in retry.schedule),
+        max_age_ms=to_ms(retry.max_age),
+        jitter=retry.jitter,
+    )
+
+
+def _build_rules(settings: Settings, routing: Routing) -> AcceptRules:
+    defaults = settings.defaults
+    local = settings.limits.allow_local_domains
+    default_from = None
+    if defaults.header_from:
+        default_from = parse_mailbox(defaults.header_from, allow_local_domains=local)
+    return AcceptRules(
+        limits=Limits(body_octets=settings.api.body_limit_bytes),
+        routing=routing,
+        requires_key=settings.api.require_idempotency_key,
+        default_from=default_from,
+        default_on_unknown=defaults.on_unknown,
+        envelope_sender=defaults.envelope_sender,
+        redirect_all_to=defaults.redirect_all_to,
+        allow_local_domains=local,
+        doubtful_hops=frozenset(routing.names - {SANDBOX}),
+        max_backlog=settings.api.max_waiting,
+    )
+
+
+def _build_storage_check(settings: Settings, clock: Clock) -> Callable[[], bool]:
+    """Return a look at the disk that really looks at most once a second."""
+    folder = settings.store.path.absolute().parent
+    low_water = settings.store.low_water_bytes
+    seen = {"at_ms": -1_000, "is_low": 0}
+
+    def is_storage_low() -> bool:
+        now_ms = clock.boot_ms()
+        if now_ms - seen["at_ms"] >= 1_000:  # noqa: PLR2004
+            seen["at_ms"] = now_ms
+            seen["is_low"] = int(shutil.disk_usage(folder).free < low_water)
+        return bool(seen["is_low"])
+
+    return is_storage_low
+
+
+def find_actor() -> str:
+    """Return who operates from this machine: for the audit trail."""
+    return os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"

@@ -1,0 +1,18 @@
+"""What the contract tests share."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+import pytest
+import uvloop
+
+from tests.smtpd.fixture import shared_smtpd, start_smtpd  # noqa: F401  (fixtures)
+
+Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
+
+
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:
+    """Run what touches transports on both event loops; the daemons run on uvloop."""
+    if item.path.name.startswith("test_smtp"):
+        return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
+    return {"asyncio": asyncio.SelectorEventLoop}

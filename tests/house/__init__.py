@@ -1,0 +1,1 @@
+"""The rules of CONTRIBUTING.md that a machine can check and no linter does."""
