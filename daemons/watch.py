@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import httpx
-from pydantic import SecretStr
 
 from emailerctl import log
 from emailerctl.core.alerts import Facts, judge
@@ -171,7 +170,7 @@ class Watch:
         """Tell the URL and the mail address of `[alerts]`; a failure is logged, not repeated."""
         alerts = self._app.settings.alerts
         at = to_text(self._app.clock.now_ms())
-        url = alerts.url.get_secret_value() if isinstance(alerts.url, SecretStr) else alerts.url
+        url = alerts.url.get_secret_value()
         if url:
             body = {"alert": name, "state": what, "detail": detail, "at": at}
             try:

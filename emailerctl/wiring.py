@@ -151,7 +151,12 @@ async def open_app(
                 is_storage_low=is_storage_low,
                 backlog=lambda: driver.backlog,
             ),
-            tokens=TokenBook(store, clock=clock),
+            tokens=TokenBook(
+                store,
+                clock=clock,
+                most_failures=settings.limits.failed_authentications,
+                most_requests=settings.limits.requests_per_second,
+            ),
             tables=tables,
             is_storage_low=is_storage_low,
         )
@@ -166,9 +171,7 @@ def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, Sectio
     Raises:
         ConfigurationError: names keys and places.
     """
-    tables = registry.parse_tables(
-        settings.providers, locate=lambda key: locate(settings, key)
-    )
+    tables = registry.parse_tables(settings.providers, locate=lambda key: locate(settings, key))
     tables.setdefault(SANDBOX, (registry.KINDS[SANDBOX], SandboxSettings()))
     for name in settings.routing.default:
         if name not in tables:

@@ -3,21 +3,156 @@
 import asyncio
 import os
 import threading
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Mapping
 
 from daemons.consumer.lease import Lease, is_lock_free
 from daemons.consumer.loop import Loop
-from daemons.run import Signals, notify_ready, notify_stopping, run_loop
-from daemons.watch import Watch
+from daemons.watch import Watch, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
-from emailerctl.core.deliver import Delivery
+from emailerctl.core.deliver import Delivery, Hop
 from emailerctl.core.standing import Standing
 from emailerctl.core.sweep import Sweep
 from emailerctl.models.clock import boot_id, to_ms
 from emailerctl.models.ids import build_lease_token, to_public
+from emailerctl.models.outcome import Alarm
+from emailerctl.providers.base import Provider
 from emailerctl.queues.bell import Listener
 from emailerctl.queues.embedded import EmbeddedQueue
-from emailerctl.settings import Settings
 from emailerctl.wiring import App, open_app
+
+_LOST_EXIT = 75  # declared dead by somebody: a new process must register
+
+
+async def consume(app: App, stopping: asyncio.Event) -> int:
+    """Deliver until *stopping* is set; return the exit code."""
+    settings = app.settings
+    consumer_id = build_lease_token(app.rng)
+    hops = app.build_hops()
+    final_reply_ms = max(hop.final_reply_ms for hop in hops.values())
+    clock_watch = await recall_clock(app)
+    standing = Standing(
+        app.store, settings_hashes=await app.hash_settings(), clock=app.clock
+    )
+    for name in await standing.reopen_changed():
+        log.log("next_hop.reopened", "warning", provider=name)
+    is_lost = threading.Event()
+    lease = Lease(
+        app.store,
+        app.folders.locks,
+        consumer_id=consumer_id,
+        duration_ms=to_ms(settings.lease.duration),
+        clock=app.clock,
+        on_lost=is_lost,
+    )
+    await lease.take()
+    sweep = _build_sweep(app, hops, consumer_id, clock_watch, final_reply_ms)
+    listener = Listener(app.folders.wake, to_public("con", consumer_id))
+    loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener)
+    await sweep.void_leases()
+    await sweep.fire_timers(adopts=True)
+
+    async def look_after_lease() -> None:
+        if is_lost.is_set():
+            log.log("lease.lost", "error", consumer=to_public("con", consumer_id))
+            stopping.set()
+
+    watch = Watch(
+        app,
+        sweep=sweep,
+        clock_watch=clock_watch,
+        is_calm=lambda: loop.in_flight == 0 and app.driver.backlog == 0,
+        alerter=find_alerter(app, hops),
+        duties=((1.0, standing.refresh), (0.2, look_after_lease)),
+    )
+    log.log("consumer.started", consumer=to_public("con", consumer_id), pid=os.getpid())
+    queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
+    background = asyncio.create_task(watch.run())
+    running = asyncio.create_task(loop.run(queue))
+    try:
+        await asyncio.wait(
+            {running, asyncio.ensure_future(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED
+        )
+        log.log("consumer.draining", in_flight=loop.in_flight)
+        await loop.stop(within=settings.consumer.shutdown)
+        await running
+    finally:
+        background.cancel()
+        await asyncio.gather(background, return_exceptions=True)
+        await queue.close()
+        for hop in hops.values():
+            await hop.provider.close()
+        await lease.end(resend_after_ms=final_reply_ms)
+    log.log("consumer.stopped", consumer=to_public("con", consumer_id))
+    return _LOST_EXIT if is_lost.is_set() else 0
+
+
+def _build_sweep(
+    app: App,
+    hops: Mapping[str, Hop],
+    own_id: int | None,
+    clock_watch: ClockWatch,
+    resend_after_ms: int,
+) -> Sweep:
+    return Sweep(
+        app.store,
+        hops=tuple(hops),
+        boot_id=boot_id(),
+        is_dead=lambda consumer_id: is_lock_free(app.folders.locks, consumer_id),
+        own_id=own_id,
+        max_age_ms=app.policy.max_age_ms,
+        resend_after_ms=resend_after_ms,
+        may_expire=clock_watch.may_expire,
+        clock=app.clock,
+    )
+
+
+def _build_loop(
+    app: App,
+    hops: Mapping[str, Hop],
+    consumer_id: int,
+    standing: Standing,
+    clock_watch: ClockWatch,
+    lease: Lease,
+    listener: Listener,
+) -> Loop:
+    def on_change(in_flight: int) -> None:
+        lease.in_flight = in_flight
+
+    loop: Loop
+
+    delivery = Delivery(
+        app.store,
+        hops,
+        routing=app.routing,
+        policy=app.policy,
+        standing=standing,
+        clock=app.clock,
+        rng=app.rng,
+        may_expire=clock_watch.may_expire,
+        on_alarm=_log_alarm,
+        on_unwritten=lambda error: loop.keep_outcome(error),
+    )
+    loop = Loop(
+        app.store,
+        delivery,
+        consumer_id=consumer_id,
+        concurrency={name: hop.concurrency for name, hop in hops.items()},
+        batch=app.settings.consumer.batch,
+        poll=app.settings.consumer.poll,
+        clock=app.clock,
+        on_change=on_change,
+        wake=listener.ring,
+    )
+    return loop
+
+
+def _log_alarm(name: str, alarm: Alarm, reply: str) -> None:
+    log.log("next_hop.alarm", "error", provider=name, alarm=alarm, reply=reply)
+
+
+def find_alerter(app: App, hops: Mapping[str, Hop]) -> Provider | None:
+    """Return the next hop that alerts are mailed through."""
+    via = app.settings.alerts.via or next(iter(app.routing.default), "")
+    hop = hops.get(via)
+    return hop.provider if hop else None

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from typer import Argument, Context, Option, Typer
 
@@ -25,34 +25,31 @@ def show(
     ctx: Context,
     origin: Annotated[bool, Option("--origin", help="And where it comes from.")] = False,
     form: Annotated[
-        Literal["table", "json", "jsonl", "id"], Option("-o", "--output", help="Form.")
-    ] = "table",
-    json: Annotated[bool, Option("--json", help="Same as -o json.")] = False,
+        output.Form | None, Option("-o", "--output", help="How it is written.")
+    ] = None,
+    json: Annotated[bool, Option("--json", help="The same as -o json.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Show every setting as it is in force; secrets are masked.
 
     Example: emailerctl config show --origin
     """
-    from emailerctl.settings import load, origins
+    from emailerctl.settings import Origin, load, origins
 
-    said = origins(load(_named(ctx, config), environ=os.environ))
-    rows = [
-        {"key": one.key, "value": one.value} | ({"origin": one.origin} if origin else {})
-        for one in said
-    ]
-    if json or form == "json":
-        output.write_json({"data": rows, "next_cursor": None})
-    elif form == "jsonl":
-        for row in rows:
-            output.write_json(row)
-    elif form == "id":
-        output.write_text("\n".join(one.key for one in said))
-    else:
-        columns = ["setting", "value", "origin"] if origin else ["setting", "value"]
-        output.table(
-            "Settings", columns, [[_as_toml(value) for value in row.values()] for row in rows]
-        )
+    output.setup(form=output.Form.JSON if json else form)
+
+    def shape(one: Origin) -> dict[str, object]:
+        said = {"origin": one.origin} if origin else {}
+        return {"key": one.key, "value": one.value, **said}
+
+    output.listing(
+        "Settings",
+        ["setting", "value", "origin"] if origin else ["setting", "value"],
+        origins(load(_named(ctx, config), environ=os.environ)),
+        shape=shape,
+        row=lambda one: [_as_text(value) for value in shape(one).values()],
+        name="key",
+    )
 
 
 @app.command()
@@ -67,14 +64,14 @@ def check(ctx: Context, config: ConfigOption = None) -> None:
 
     file = find_file(_named(ctx, config), os.environ)
     settings = load(file, environ=os.environ, check_providers=check_providers)
-    said = [f"warning: {warning}" for warning in settings.warnings]
-    hops = ", ".join(settings.providers) or "none"
-    said.append(f"{file or 'no file, variables and defaults'}: good; next hops: {hops}")
+    for warning in settings.warnings:
+        output.warn(warning)
+    hops = list(settings.providers)
     output.result(
-        "\n".join(said),
+        f"{file or 'variables and defaults'}: good; next hops: {', '.join(hops) or 'none'}",
         {
             "file": str(file) if file else None,
-            "next_hops": list(settings.providers),
+            "next_hops": hops,
             "warnings": settings.warnings,
         },
     )
@@ -125,7 +122,7 @@ def _named(ctx: Context, config: Path | None) -> Path | None:
     return Path(named) if named else None
 
 
-def _as_toml(value: object) -> str:
+def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):

@@ -29,6 +29,7 @@ from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, build_message_id, to_public
 from emailerctl.models.lifecycle import OnUnknown, Reason, WaitingFor
 from emailerctl.models.message import (
+    Draft,
     Mailbox,
     NewMessage,
     NewRecipient,
@@ -221,7 +222,7 @@ class Acceptance:
             recipient_rate=caller.limits.recipient_rate,
         )
 
-    def _redirect(self, submission: Submission) -> tuple[object, tuple[NewRecipient, ...]]:
+    def _redirect(self, submission: Submission) -> tuple[Draft, tuple[NewRecipient, ...]]:
         """Send to one address instead of all, naming the others in a header (staging)."""
         target = self._rules.redirect_all_to
         if not target:

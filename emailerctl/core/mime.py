@@ -34,8 +34,11 @@ _FROM_LINE = re.compile(rb"(?m)^From [^\r\n]*")
 _Q_UNSAFE = re.compile(rb"[^ A-Za-z0-9!*+/-]")
 _ATTRIBUTE_SAFE = "!#$&+^`|"  # RFC 2231 attribute-char beyond letters, digits and _.-~
 
-# An encoded word is at most 75 characters (RFC 2047 2); shorter ones fit after "Reply-To: ".
+# Room for text in an encoded word (RFC 2047 2), so that the first fits beside "Reply-To: "; after
+# a long name there is less, but always enough for one character.
 _ENCODED_CHARACTERS = 52
+_FEWEST_ENCODED = 16
+_ENCODED_FRAME = len("=?utf-8?b??=")
 _SECTION_CHARACTERS = 60
 
 
@@ -174,9 +177,12 @@ def _file_part(file: Attachment) -> bytes:
 
 
 def _filename(name: str) -> str:
-    """Return the parameter: a quoted string if ASCII, else RFC 2231, in sections if long."""
-    if _PRINTABLE.fullmatch(name) and "=?" not in name:
-        return f'filename="{_escape(name)}"'
+    """Return the parameter: a quoted string, or RFC 2231, in sections if long.
+
+    Mailers disagree about backslashes in quoted strings, and decode what looks encoded.
+    """
+    if _PRINTABLE.fullmatch(name) and "=?" not in name and '"' not in name and "\\" not in name:
+        return f'filename="{name}"'
     encoded = quote(name, safe=_ATTRIBUTE_SAFE)
     if len(encoded) <= _SECTION_CHARACTERS:
         return f"filename*=utf-8''{encoded}"
@@ -244,7 +250,9 @@ def _text_field(name: str, value: str) -> str:
         words = value.split(" ")
         if len(max(words, key=len)) <= _LONG_WORD:
             return _fold(name, words)
-    return _fold(name, _encoded_words(value))
+    beside_name = _FOLD_AT - len(f"{name}: ") - _ENCODED_FRAME
+    room = max(_FEWEST_ENCODED, min(_ENCODED_CHARACTERS, beside_name))
+    return _fold(name, _encoded_words(value, room))
 
 
 def _fold(name: str, words: Sequence[str]) -> str:
@@ -263,15 +271,15 @@ def _fold(name: str, words: Sequence[str]) -> str:
     return "\r\n".join([*lines, line])
 
 
-def _encoded_words(text: str) -> list[str]:
+def _encoded_words(text: str, room: int = _ENCODED_CHARACTERS) -> list[str]:
     """Return RFC 2047 encoded words, none cutting a character; Q or B, whichever is shorter."""
     octets = text.encode()
     is_q = len(_Q_UNSAFE.findall(octets)) * 6 <= len(octets)
     words = []
     at = 0
     while at < len(octets):
-        end = at + (_ENCODED_CHARACTERS if is_q else _ENCODED_CHARACTERS // 4 * 3)
-        while is_q and len(_encode_q(octets[at:end])) > _ENCODED_CHARACTERS:
+        end = at + (room if is_q else room // 4 * 3)
+        while is_q and len(_encode_q(octets[at:end])) > room:
             end -= 1
         while end < len(octets) and octets[end] & 0xC0 == 0x80:  # in the middle of a character
             end -= 1

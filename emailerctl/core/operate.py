@@ -35,12 +35,10 @@ async def carry_out(  # noqa: PLR0913
     message: str,
     fields: Mapping[str, object],
 ) -> OrderResult:
-    """Carry out an operator's order about one message.
+    """Carry out an operator's order about *message*, an id or a prefix of no other message's.
 
-    Args:
-        message: its id, or a prefix that no other message's id has.
-        fields: optional `recipients` and `reason`; for retry `expires_at` or `expires_in`; for
-            resolve `outcome` and, optional, `force`.  One that is None is as absent.
+    *fields* are optional `recipients` and `reason`; for retry `expires_at` or `expires_in`; for
+    resolve `outcome` and, optional, `force`.  One that is None is as absent.
 
     Raises:
         Forbidden: the caller may not operate.
@@ -175,6 +173,6 @@ def _expiry(given: Mapping[str, object], now_ms: int) -> int | None:
     if "expires_in" in given:
         value = given["expires_in"]
         if not isinstance(value, str):
-            raise ValueError(f'{shorten(value)} is no duration; write for example "1h"')  # noqa: TRY004
+            raise ValueError(f'{shorten(value)} is no duration; write for example "1h"')
         return now_ms + to_ms(parse_duration(value))
     return None

@@ -16,6 +16,7 @@ _EPOCH_MS = 1_577_836_800_000  # 2020-01-01T00:00:00Z
 _RANDOM_BITS = 21
 _CHARACTERS = 13
 _BITS = 63
+_LARGEST: int = (1 << _BITS) - 1
 
 MESSAGE = "msg"
 TOKEN = "tok"  # noqa: S105  (a prefix, not a secret)
@@ -70,4 +71,4 @@ def parse_prefix(prefix: str, text: str) -> tuple[int, int] | None:
     high = low | ((1 << free_bits) - 1)
     if low >= 1 << _BITS:
         return None
-    return low, min(high, (1 << _BITS) - 1)
+    return low, min(high, _LARGEST)

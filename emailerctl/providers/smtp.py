@@ -498,7 +498,7 @@ class Smtp:
 
     async def close(self) -> None:
         """Close what is open: what is in use, when its message is done."""
-        self._pool.close()
+        await self._pool.close()
 
     async def _open(self, seconds: float) -> Opened:
         return await open_session(self._door, seconds)

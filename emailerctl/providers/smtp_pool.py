@@ -8,6 +8,8 @@ from emailerctl.providers.smtp_connect import NotOpened, Opened
 from emailerctl.providers.smtp_reply import Fault, Lack, Stage, Verdict
 from emailerctl.providers.smtp_session import Session
 
+_LEAVE_WITHIN_S = 1.0
+
 
 class Taken(NamedTuple):
     """A session to use once, and whether it was used before."""
@@ -31,6 +33,7 @@ class Pool:
         self._open_session = open_session
         self._free = asyncio.Semaphore(size)
         self._idle: list[Session] = []
+        self._leaving: set[Session] = set()
         self._idle_seconds = idle_seconds
         self._messages = messages_per_connection
         self._timer: asyncio.TimerHandle | None = None
@@ -44,13 +47,16 @@ class Pool:
         """
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        await self._acquire(seconds)
+        if self._free.locked():
+            await self._wait(seconds)
+        else:
+            await self._free.acquire()  # does not wait
         try:
             while self._idle:
                 session = self._idle.pop()
                 if self._is_fresh(session, loop.time()) and await session.is_usable():
                     return Taken(session, is_kept=True)
-                session.leave()
+                self._leave(session)
             return Taken(await self._open(end - loop.time()), is_kept=False)
         except BaseException:
             self._free.release()
@@ -70,7 +76,7 @@ class Pool:
         try:
             is_worn = self._is_closed or session.messages >= self._messages
             if is_worn or session.pending is not None:
-                session.leave()
+                self._leave(session)
                 return
             session.idle_since = asyncio.get_running_loop().time()
             self._idle.append(session)
@@ -78,19 +84,26 @@ class Pool:
         finally:
             self._free.release()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close what is idle, now, and what is taken when it is given back."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         while self._idle:
-            self._idle.pop().leave()
+            self._leave(self._idle.pop())
+        if self._leaving:
+            await asyncio.wait([s.closed for s in self._leaving], timeout=_LEAVE_WITHIN_S)
+        for session in self._leaving:
+            session.abort()
 
-    async def _acquire(self, seconds: float) -> None:
-        if not self._free.locked():
-            await self._free.acquire()  # does not wait
-            return
+    def _leave(self, session: Session) -> None:
+        """Say goodbye; the server may take its time to close."""
+        session.leave()
+        self._leaving.add(session)
+        session.closed.add_done_callback(lambda _: self._leaving.discard(session))
+
+    async def _wait(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
                 await self._free.acquire()
@@ -116,6 +129,6 @@ class Pool:
         stale = [s for s in self._idle if s.fault is not None or not self._is_fresh(s, now)]
         for session in stale:
             self._idle.remove(session)
-            session.leave()
+            self._leave(session)
         if self._idle:
             self._watch()

@@ -36,6 +36,7 @@ class Session(asyncio.Protocol):
         messages: how many transactions ended on it.
         idle_since: `loop.time()` of the last one's end.
         must_reset: the server still has an envelope that was not used.
+        closed: done once nothing of the connection is left.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Session(asyncio.Protocol):
         self.fault: Fault | None = None
         self.is_tls = transport.get_extra_info("sslcontext") is not None
         self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
         self._transport = transport
         self._parser = ReplyParser()
         self._replies: deque[Reply] = deque()
@@ -96,6 +98,7 @@ class Session(asyncio.Protocol):
         """Remember why."""
         said = f": {clean(str(exc))}" if exc else ""
         self._break(Lack.LOST, f"the connection was lost{said}")
+        _resolve(self.closed)
 
     def pause_writing(self) -> None:
         """Take note: the kernel takes no more for now."""
@@ -167,11 +170,15 @@ class Session(asyncio.Protocol):
         else:
             self._break(Lack.SILENT, f"{what} within {max(seconds, 0):.3g} s")
 
+    @property
+    def has_arrived(self) -> bool:
+        """Whether the kernel has something for us that the event loop has not read."""
+        return bool(self._input.poll(0))
+
     async def read_arrived(self) -> None:
-        """Let the event loop read what the kernel has for us, if anything."""
-        if self._input.poll(0):
-            for _ in range(_TURNS):
-                await self._turn()
+        """Let the event loop read what the kernel has for us."""
+        for _ in range(_TURNS):
+            await self._turn()
 
     async def _turn(self, seconds: float = 0) -> None:
         """Let the event loop go on for one turn, or for some time."""
@@ -184,7 +191,8 @@ class Session(asyncio.Protocol):
 
     async def is_usable(self) -> bool:
         """Say whether a transaction may begin: nothing came unasked, nothing is lost."""
-        await self.read_arrived()
+        if self.has_arrived:
+            await self.read_arrived()
         is_silent = self.pending is None and self._parser.is_empty
         return is_silent and not self._transport.is_closing()
 
@@ -196,7 +204,7 @@ class Session(asyncio.Protocol):
 
     @property
     def has_unsent(self) -> bool:
-        """Whether bytes wait in our own memory.  TLS may hide some."""
+        """Whether bytes wait in our own memory.  TLS may hide some: `flush_tls`."""
         return self._transport.get_write_buffer_size() > 0
 
     async def flush(self, seconds: float) -> None:

@@ -8,7 +8,7 @@ Nothing here judges.  It ends in facts, for each recipient the answer that decid
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -276,9 +276,11 @@ class Transaction:
         """Write the content but for its last CRLF, until the kernel has it all."""
         content = self._envelope.content
         self._dialogue.note(f"content of {len(content)} bytes")
-        for chunk in _split(memoryview(content)[:-2]):
-            self._session.write(chunk)
-            await self._session.flush(self._bounded(self._patience.block))
+        body = memoryview(content)[:-2]
+        for start in range(0, len(body), _CHUNK):
+            self._session.write(body[start : start + _CHUNK])
+            if self._session.has_unsent:
+                await self._session.flush(self._bounded(self._patience.block))
             self._stop_if_told()
         if len(content) > _SMALL:
             await self._session.flush_tls(self._bounded(self._patience.block))
@@ -300,7 +302,8 @@ class Transaction:
             if not await mark(accepted):
                 self._dialogue.note("the mark was refused: closed without the dot")
                 raise MarkRefused
-            await self._session.read_arrived()
+            if self._session.has_arrived:
+                await self._session.read_arrived()
         except asyncio.CancelledError:
             _swallow_cancellation()
             self._give_up(Lack.CANCELLED, "stopped before the dot")
@@ -326,11 +329,6 @@ class Transaction:
         fault = Fault(lack, detail)
         self._dialogue.theirs(fault)
         raise _Broken(Verdict(Stage.BODY, fault))
-
-
-def _split(content: memoryview) -> Iterator[memoryview]:
-    for start in range(0, len(content), _CHUNK):
-        yield content[start : start + _CHUNK]
 
 
 def _swallow_cancellation() -> None:

@@ -524,7 +524,7 @@ class Store(Protocol):
     async def find_ids(
         self, low: int, high: int, *, service: str | None = None, limit: int = 2
     ) -> list[int]:
-        """Return message ids between *low* and *high*, both included; *service* narrows whose."""
+        """Return message ids from *low* to *high*, both included; *service* narrows whose."""
         ...
 
     async def list_messages(

@@ -345,7 +345,7 @@ class SqlStore:
     async def find_ids(
         self, low: int, high: int, *, service: str | None = None, limit: int = 2
     ) -> list[int]:
-        """Return message ids between *low* and *high*, both included; *service* narrows whose."""
+        """Return message ids from *low* to *high*, both included; *service* narrows whose."""
         params = {"low": low, "high": high, "service": service, "limit": limit}
         statement = sql.IDS_BETWEEN if service is None else sql.IDS_OF_SERVICE
         rows = await self.driver.read(lambda tx: tx.all(statement, params))

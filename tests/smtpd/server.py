@@ -133,7 +133,7 @@ class Books:
     def note(self, connection: int, who: str, what: bytes) -> None:
         """Add a line to the transcript, if there is one."""
         if self.transcript is not None:
-            said = what.decode("utf-8", "backslashreplace").rstrip("\r\n")
+            said = " | ".join(what.decode("utf-8", "backslashreplace").splitlines())
             os.write(self.transcript, f"{connection} {who} {said}\n".encode())
 
 
@@ -224,6 +224,10 @@ class Connection(asyncio.Protocol):
         """Take one command or one body; False when more input is needed."""
         if self.state == "ignore":
             self.buffer.clear()
+            return False
+        if self.state == "garble" and self.buffer:
+            self.say(b"no TLS at all\r\n")
+            self.drop()
             return False
         if self.state == "data":
             return self.take_body()
@@ -358,8 +362,7 @@ class Connection(asyncio.Protocol):
         self.say("220 2.0.0 go ahead")
         self.flush()
         if self.options.tls_garbage:
-            self.state = "ignore"
-            self.say(b"no TLS at all\r\n")
+            self.state = "garble"
             return
         self.is_blocked = True
         self.buffer.clear()

@@ -3,8 +3,9 @@
 import re
 from dataclasses import dataclass, replace
 from email import message_from_bytes, message_from_string, policy
+from email.header import decode_header, make_header
 from email.message import EmailMessage
-from email.utils import parsedate_to_datetime
+from email.utils import getaddresses, parsedate_to_datetime
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -26,7 +27,7 @@ class ReadBack:
     message: EmailMessage
     text: str | None
     html: str | None
-    files: list[tuple[str | None, str, str, bytes, str]]
+    files: list[tuple[str, str, str, bytes, str]]
 
 
 def build(draft: Draft) -> bytes:
@@ -46,7 +47,9 @@ def check_wire(raw: bytes, *, is_ascii: bool = True) -> None:
     assert not any(line.startswith(b"From ") for line in lines)
     head = raw.partition(b"\r\n\r\n")[0].split(b"\r\n")
     assert all(line.strip() for line in head)
-    assert all(len(line) <= 76 for line in head if b"=?utf-8?" in line and b" " in line[1:76])
+    for line in head:
+        if b"=?utf-8?" in line and not line.startswith(b"X-nnn"):
+            assert len(line) <= 76
     assert len(re.findall(rb"=\?utf-8\?[qb]\?[^?\s]{65,}\?=", raw)) == 0
 
 
@@ -70,7 +73,7 @@ def read(raw: bytes) -> ReadBack:
         else:
             files.append(
                 (
-                    part.get_filename(),
+                    part["content-disposition"].params["filename"],
                     part.get_content_type(),
                     str(part.get_content_disposition()),
                     part.get_payload(decode=True),
@@ -86,20 +89,29 @@ def lines_of(text: str) -> str:
 
 
 def mailboxes(message: EmailMessage, name: str) -> list[Mailbox]:
-    return [
-        Mailbox(found.addr_spec, found.display_name)
-        for field in message.get_all(name, [])
-        for found in field.addresses
+    """Return what two parsers agree on.
+
+    Names are the older one's: the newer one keeps the space between two encoded words of a
+    phrase in some versions of Python, against RFC 2047 6.2 (gh-92081).
+    """
+    lines = [value for key, value in message.raw_items() if key == name]
+    unfolded = [re.sub(r"\r\n(?= )", "", value) for value in lines]
+    found = [
+        Mailbox(spec, str(make_header(decode_header(shown))))
+        for shown, spec in getaddresses(unfolded)
     ]
+    specs = [each.addr_spec for field in message.get_all(name, []) for each in field.addresses]
+    assert specs == [mailbox.address for mailbox in found]
+    return found
 
 
 def assert_reads_back(draft: Draft) -> None:
     back = read(build(draft))
     message = back.message
-    assert mailboxes(message, "from") == [draft.header_from]
-    assert mailboxes(message, "to") == list(draft.to)
-    assert mailboxes(message, "cc") == list(draft.cc)
-    assert mailboxes(message, "reply-to") == list(draft.reply_to)
+    assert mailboxes(message, "From") == [draft.header_from]
+    assert mailboxes(message, "To") == list(draft.to)
+    assert mailboxes(message, "Cc") == list(draft.cc)
+    assert mailboxes(message, "Reply-To") == list(draft.reply_to)
     assert message["bcc"] is None
     assert (message["subject"] or "") == draft.subject
     for name, value in draft.headers.items():
@@ -108,7 +120,9 @@ def assert_reads_back(draft: Draft) -> None:
     assert parsedate_to_datetime(message["date"]).timestamp() == DATE_MS // 1000
     assert back.text == (None if draft.text is None else lines_of(draft.text))
     assert back.html == (None if draft.html is None else lines_of(draft.html))
-    inline_first = sorted(draft.attachments, key=lambda f: not (f.content_id and draft.html))
+    inline_first = sorted(
+        draft.attachments, key=lambda f: not f.content_id or draft.html is None
+    )
     assert back.files == [
         (
             file.filename,
@@ -130,8 +144,11 @@ def is_name(text: str) -> bool:
 
 
 odd_words = st.sampled_from(
-    ["=?utf-8?q?x?=", "=?", "?=", "_", "=", '"', "\\", "<", ">", ",", "(", ")", ":", ";", "@"]
-    + [".", " ", "  ", "ü", "ß ", "日本語", "😀", "é", "\u00a0", "\u200f", "x" * 90]
+    [
+        *'_="\\<>,():;@. ',
+        *("=?utf-8?q?x?=", "=?", "?=", "  ", "x" * 90),
+        *("ü", "ß ", "日本語", "😀", "é", "\xa0", "\u200f"),
+    ]
 )
 odd = st.lists(st.one_of(odd_words, st.text(max_size=8)), max_size=12).map("".join)
 header_text = st.one_of(odd, st.text(max_size=120)).filter(is_safe)
@@ -142,9 +159,11 @@ addresses = st.sampled_from(
 a_mailbox = st.builds(Mailbox, addresses, names)
 some_mailboxes = st.lists(a_mailbox, max_size=6).map(tuple)
 body_words = st.sampled_from(
-    ["\n", "\r\n", "\r", " \n", "\t\n", "\n.\n", "\n..", "\nFrom ", "From ", "\n>From ", "--"]
-    + ["=", "=20", " ", "x" * 75, "x" * 76, "x" * 999, "ü", "日本語", "\x0c", "\x1b", "\u2028"]
-    + ["\x85", "--=_a_", "-- \n", "a. "]
+    [
+        *("\n", "\r\n", "\r", " \n", "\t\n", "\n.\n", "\n..", "\nFrom ", "From ", "\n>From "),
+        *("--", "=", "=20", " ", "x" * 75, "x" * 76, "x" * 999, "--=_a_", "-- \n", "a. "),
+        *("ü", "日本語", "\x0c", "\x1b", "\u2028", "\x85"),
+    ]
 )
 bodies = st.lists(
     st.one_of(body_words, st.text(max_size=20)).filter(lambda text: not find_unencodable(text)),
@@ -206,7 +225,7 @@ def test_the_whole_of_a_usual_message() -> None:
         header_from=Mailbox("no-reply@example.org", "Example, Inc."),
         to=(Mailbox("ann@example.org", "Ann Example"), Mailbox("jo@example.org", "Jörg")),
         subject="Grüße",
-        text="Hi Ann,\nGrüße\n",
+        text="Hi Ann,\nvielen Dank für die Bestellung\n",
         html="<p>Hi Ann</p>",
         headers={"Auto-Submitted": "auto-generated"},
     )
@@ -221,22 +240,22 @@ Message-ID: <msg_1C6K9Q2M7XW4T@example.org>
 Auto-Submitted: auto-generated
 MIME-Version: 1.0
 Content-Type: multipart/alternative;
- boundary="=_a_4f0b1cdbe76e1be9e2a0b7f1"
+ boundary="=_a_c653ffadcbfa6aed4b0db2cf"
 
---=_a_4f0b1cdbe76e1be9e2a0b7f1
+--=_a_c653ffadcbfa6aed4b0db2cf
 Content-Type: text/plain; charset="utf-8"
 Content-Transfer-Encoding: quoted-printable
 
 Hi Ann,
-Gr=C3=BC=C3=9Fe
+vielen Dank f=C3=BCr die Bestellung
 
---=_a_4f0b1cdbe76e1be9e2a0b7f1
+--=_a_c653ffadcbfa6aed4b0db2cf
 Content-Type: text/html; charset="utf-8"
 Content-Transfer-Encoding: 7bit
 
 <p>Hi Ann</p>
 
---=_a_4f0b1cdbe76e1be9e2a0b7f1--
+--=_a_c653ffadcbfa6aed4b0db2cf--
 """
     )
 
@@ -308,7 +327,7 @@ def test_a_boundary_occurs_in_no_part() -> None:
         ("x" * 999, "quoted-printable"),
         ("From here", "quoted-printable"),
         ("a\nFrom here", "quoted-printable"),
-        ("Viele Grüße aus Köln", "quoted-printable"),
+        ("Vielen Dank für Ihre Bestellung", "quoted-printable"),
         ("\x1b[31m" + "red" * 10, "quoted-printable"),
         ("日本語の本文", "base64"),
     ],
@@ -331,8 +350,8 @@ def test_addresses_that_need_smtputf8_are_utf8_and_nothing_else_is() -> None:
     check_wire(raw, is_ascii=False)
     back = read(raw)
 
-    assert mailboxes(back.message, "from") == [draft.header_from]
-    assert mailboxes(back.message, "to") == list(draft.to)
+    assert mailboxes(back.message, "From") == [draft.header_from]
+    assert mailboxes(back.message, "To") == list(draft.to)
     assert [line for line in raw.split(b"\r\n") if not line.isascii()] == [
         "From: =?utf-8?b?SsO2cmc=?= <jörg@example.org>".encode(),
         "To: 用户@xn--bcher-kva.example".encode(),
@@ -343,7 +362,7 @@ def test_fifty_recipients_fold_between_addresses() -> None:
     to = tuple(Mailbox(f"recipient{n}@example.org", f"Recipient No. {n}") for n in range(50))
     raw = build(replace(PLAIN, to=to))
 
-    assert mailboxes(read(raw).message, "to") == list(to)
+    assert mailboxes(read(raw).message, "To") == list(to)
     assert max(map(len, raw.split(b"\r\n"))) <= 78
 
 

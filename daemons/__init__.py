@@ -1,0 +1,1 @@
+"""The two long-running programs, and the sandbox inbox."""
