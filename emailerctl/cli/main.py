@@ -46,7 +46,7 @@ First steps:
 _DAILY, _PROGRAMS, _NOUNS = "Every day", "Programs", "Everything else"
 
 
-def build() -> Typer:
+def _build() -> Typer:
     """Return the command tree."""
     app = Typer(
         cls=Group,
@@ -109,10 +109,13 @@ def root(
     debug: Annotated[
         bool, Option("--debug", help="The traceback of deliberate errors too.")
     ] = False,
-    version: Annotated[bool, Option("--version", help="The version, and nothing else.")] = False,
+    version: Annotated[bool, Option("--version", help="The version, and nothing else.")] = False,  # noqa: ARG001
 ) -> None:
     """Act on what holds for every command."""
     apply_everywhere(ctx.params)
+
+
+app = _build()
 
 
 def main() -> None:
@@ -126,7 +129,7 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command; return the exit code."""
-    command = get_command(build())
+    command = get_command(app)
     try:
         code = command.main(arguments, prog_name="emailerctl", standalone_mode=False)
     except EmailerError as error:

@@ -7,7 +7,7 @@ from typer import Context, Exit, Option, Typer
 
 from emailerctl.cli import errors, options, output, session
 from emailerctl.cli.output import Cell, Form, Moment
-from emailerctl.core import operate, shapes
+from emailerctl.core import shapes
 from emailerctl.errors import EmailerError, NotFound
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
@@ -123,6 +123,8 @@ def show(
 
     Example: emailerctl show 1C6K9Q
     """
+
+    from emailerctl.core import operate
 
     async def work(opened: "App") -> tuple[MessageView, bytes | None, int]:
         store = opened.store
@@ -306,6 +308,8 @@ def act(ctx: Context, verb: Verb, ids: list[str], fields: Mapping[str, object]) 
     Raises:
         Exit: the worst exit code, where one was refused.
     """
+    from emailerctl.core import operate
+
     given = {name: value for name, value in fields.items() if value}
     results: list[OrderResult] = []
 

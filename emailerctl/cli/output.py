@@ -206,18 +206,23 @@ def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
         file=sys.stdout, force_terminal=has_colour, no_color=not has_colour, highlight=False,
         markup=False, emoji=False,
     )
-    with _pipe():
+    with _Pipe():
         console.print(drawn)
 
 
 def _to_text(cell: Cell) -> str:
     if isinstance(cell, Moment):
-        if cell.at_ms is None:
-            return ""
-        return ago(cell.at_ms, cell.now_ms) if is_terminal() else to_text(cell.at_ms)
+        return show_moment(cell)
     if isinstance(cell, bool):
         return "yes" if cell else ""
     return "" if cell is None else safe(cell)
+
+
+def show_moment(moment: Moment) -> str:
+    """Return a moment as a table shows it; nothing where there is none."""
+    if moment.at_ms is None:
+        return ""
+    return ago(moment.at_ms, moment.now_ms) if is_terminal() else to_text(moment.at_ms)
 
 
 def write_json(value: object, *, is_line: bool = False) -> None:
@@ -247,9 +252,12 @@ def write_painted(pieces: Iterable[tuple[str, str]]) -> None:
     _write(sys.stdout, "".join(_paint(safe(t), s, has_colour=has_colour) for t, s in pieces))
 
 
-def write_bytes(octets: bytes) -> None:
-    """Write *octets* as they are: for a file or a pipe."""
-    with _pipe():
+def write_raw(octets: bytes) -> None:
+    """Write *octets* as they are into a file or a pipe; a terminal gets them made safe."""
+    if is_terminal():
+        write_text(octets.decode(errors="replace"))
+        return
+    with _Pipe():
         sys.stdout.flush()
         sys.stdout.buffer.write(octets)
         sys.stdout.buffer.flush()
@@ -276,6 +284,11 @@ def error(text: str, *, hint: str = "") -> None:
         _say("hint", "cyan", hint)
 
 
+def show_trace(error_: BaseException) -> None:
+    """Show where *error_* comes from (`--debug`)."""
+    _write(sys.stderr, safe_lines("".join(traceback.format_exception(error_)).rstrip()))
+
+
 def _say(word: str, style: str, text: str) -> None:
     painted = _paint(f"{word}:", style, has_colour=is_coloured(sys.stderr))
     _write(sys.stderr, f"{painted} {safe_lines(text)}")
@@ -285,8 +298,9 @@ def report_bug(
     kind: type[BaseException], error_: BaseException, trace: TracebackType | None
 ) -> None:
     """Show the traceback of what should not have happened (`sys.excepthook`)."""
-    lines = "".join(traceback.format_exception(kind, error_, trace))
-    _write(sys.stderr, safe_lines(lines.rstrip()))
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    show_trace(error_.with_traceback(trace))
     error("this is a bug in emailerctl", hint="report it with the lines above")
 
 
@@ -359,8 +373,8 @@ def _paint(text: str, style: str, *, has_colour: bool) -> str:
 # The streams
 
 
-class _pipe:  # noqa: N801  (a context manager that reads as a word)
-    """What is written inside may find that nobody reads any more: then the program ends, silently."""
+class _Pipe:
+    """Where nobody may read any more: then the program ends, silently."""
 
     def __enter__(self) -> None:
         pass
@@ -373,7 +387,7 @@ class _pipe:  # noqa: N801  (a context manager that reads as a word)
 
 
 def _write(stream: TextIO, text: str) -> None:
-    with _pipe():
+    with _Pipe():
         stream.write(f"{text}\n")
         stream.flush()
 

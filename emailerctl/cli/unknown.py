@@ -6,7 +6,7 @@ from typer import Context, Option, Typer
 
 from emailerctl.cli import messages as messages_, options, output, session
 from emailerctl.cli.output import Cell, Form, Moment
-from emailerctl.core import operate, shapes
+from emailerctl.core import shapes
 from emailerctl.errors import Conflict, NotFound
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
@@ -68,6 +68,8 @@ def show(ctx: Context, message: options.MessageId) -> None:
 
     Example: emailerctl unknown show 1C6K9Q
     """
+
+    from emailerctl.core import operate
 
     async def work(opened: "App") -> tuple[MessageView, int]:
         message_id = await operate.resolve_id(opened.store, message, service=None)

@@ -34,8 +34,8 @@ _FROM_LINE = re.compile(rb"(?m)^From [^\r\n]*")
 _Q_UNSAFE = re.compile(rb"[^ A-Za-z0-9!*+/-]")
 _ATTRIBUTE_SAFE = "!#$&+^`|"  # RFC 2231 attribute-char beyond letters, digits and _.-~
 
-# Room for text in an encoded word (RFC 2047 2), so that the first fits beside "Reply-To: "; after
-# a long name there is less, but always enough for one character.
+# Room for text in an encoded word (RFC 2047 2): the first fits beside "Reply-To: ".  After
+# a longer name there is less, but always enough for one character.
 _ENCODED_CHARACTERS = 52
 _FEWEST_ENCODED = 16
 _ENCODED_FRAME = len("=?utf-8?b??=")

@@ -94,7 +94,7 @@ class Pool:
             self._leave(self._idle.pop())
         if self._leaving:
             await asyncio.wait([s.closed for s in self._leaving], timeout=_LEAVE_WITHIN_S)
-        for session in self._leaving:
+        for session in list(self._leaving):
             session.abort()
 
     def _leave(self, session: Session) -> None:

@@ -20,6 +20,7 @@ MAY_CATCH_ALL = {
     "daemons/consumer/",
     "daemons/api/handlers/base.py",
     "daemons/run.py",
+    "daemons/watch.py",
 }
 PRINTING = {"print", "pprint", "echo", "secho", "Console"}
 

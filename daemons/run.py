@@ -1,0 +1,223 @@
+"""What both daemons share: signals, drain, readiness, workers on one job, systemd's protocol."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import uvloop
+
+from emailerctl import log
+from emailerctl.settings import Settings
+
+Serve = Callable[[asyncio.Event], Awaitable[int]]
+Ready = Callable[[], None]
+Work = Callable[[int, Ready], int]
+
+_STOPS = (signal.SIGTERM, signal.SIGINT)
+_BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before a crashed worker starts again
+_HEALTHY_S = 10.0  # a worker that lived so long starts again at once
+_TICK_S = 0.1
+_SETTINGS_EXIT = 78  # every worker would end so: no use in starting it again
+
+
+def setup_log(settings: Settings) -> None:
+    """Send this process's log to standard output; to be called after a fork."""
+    wanted = settings.log
+    log.setup(
+        sys.stdout,
+        level=wanted.level,
+        addresses=wanted.addresses,
+        format=wanted.format,
+        hash_key=wanted.hash_key.get_secret_value(),
+    )
+
+
+def run_daemon(serve: Serve, *, is_worker: bool = False) -> int:
+    """Run *serve* on uvloop until it returns, and return its exit code.
+
+    Its argument is set by the first SIGTERM or SIGINT: drain.  A second one ends the process at
+    once.  A worker leaves SIGINT to its parent, takes any number of SIGTERMs (the service manager
+    may send its own) and drains when its parent is gone.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(serve, is_worker=is_worker))
+
+
+async def _run(serve: Serve, *, is_worker: bool) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopping.is_set() and not is_worker:
+            log.close()
+            os._exit(128 + number)
+        notify("STOPPING=1")
+        stopping.set()
+
+    for number in _STOPS:
+        loop.add_signal_handler(number, stop, number)
+    if is_worker:
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+    beating = asyncio.create_task(_beat())
+    try:
+        return await serve(stopping)
+    finally:
+        beating.cancel()
+
+
+async def _beat() -> None:
+    """Tell systemd's watchdog that the loop turns, if it wants to know."""
+    every_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
+    while every_s:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(every_s)
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)): `READY=1`, `STOPPING=1`, `WATCHDOG=1`; else do nothing."""
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        ear.sendto(state.encode(), f"\0{path[1:]}" if path.startswith("@") else path)
+
+
+# Several processes on one job.
+
+
+@dataclass(slots=True)
+class _Worker:
+    """A place for a process, and the process in it."""
+
+    number: int
+    pid: int = 0
+    started_s: float = 0.0
+    crashes: int = 0
+    again_s: float | None = None  # when to start it again; None while it runs
+
+
+@dataclass(slots=True)
+class _Crew:
+    """The workers, and the pipe on which each says that it is ready."""
+
+    workers: list[_Worker]
+    work: Work
+    mask: Iterable[signal.Signals]
+    ears: tuple[int, int] = field(default_factory=os.pipe)
+    lives: tuple[int, int] = field(default_factory=os.pipe)
+
+    def start(self, worker: _Worker) -> None:
+        """Fork a process for *worker*'s place."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        worker.started_s, worker.again_s = time.monotonic(), None
+        worker.pid = os.fork()
+        if worker.pid == 0:
+            os._exit(self._be(worker.number))
+
+    def _be(self, number: int) -> int:
+        """Be a worker: the rest of its life."""
+        os.close(self.ears[0])
+        os.close(self.lives[1])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        code = 1
+        try:
+            code = self.work(number, lambda: os.write(self.ears[1], b"!") and None)
+        except SystemExit as error:
+            code = error.code if isinstance(error.code, int) else 1
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        log.close()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
+        return code
+
+    def kill(self, number: int) -> None:
+        """Send a signal to every worker that runs."""
+        for worker in self.workers:
+            if worker.pid:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, number)
+
+    def ended(self) -> Iterator[tuple[_Worker, int]]:
+        """Yield the workers that have ended, with their exit codes."""
+        for worker in self.workers:
+            if not worker.pid:
+                continue
+            pid, status = os.waitpid(worker.pid, os.WNOHANG)
+            if pid:
+                worker.pid = 0
+                yield worker, os.waitstatus_to_exitcode(status)
+
+
+def supervise(count: int, work: Work, *, ready: Ready) -> int:
+    """Run *work* in *count* forked processes, start those that crash again; return the exit code.
+
+    To be called before there is a thread or an event loop.  *work* gets its number and what to
+    call when it is ready; *ready* is called here once all of them are.  SIGTERM and SIGINT are
+    passed on and waited for; a second one kills.
+    """
+    watched = {*_STOPS, signal.SIGCHLD}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
+    crew = _Crew([_Worker(number) for number in range(count)], work, mask)  # type: ignore[arg-type]
+    os.set_blocking(crew.ears[0], False)
+    for worker in crew.workers:
+        crew.start(worker)
+    try:
+        return _watch(crew, watched, ready)
+    finally:
+        crew.kill(signal.SIGKILL)
+        for descriptor in (*crew.ears, *crew.lives):
+            os.close(descriptor)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _watch(crew: _Crew, watched: set[signal.Signals], ready: Ready) -> int:
+    is_stopping = False
+    missing = len(crew.workers)
+    code = 0
+    while True:
+        notice = signal.sigtimedwait(watched, _TICK_S)
+        if notice is not None and notice.si_signo in _STOPS:
+            crew.kill(signal.SIGKILL if is_stopping else signal.SIGTERM)
+            is_stopping = True
+            notify("STOPPING=1")
+        for worker, ended_with in crew.ended():
+            if ended_with == _SETTINGS_EXIT and not is_stopping:
+                code, is_stopping = ended_with, True
+                crew.kill(signal.SIGTERM)
+            elif not is_stopping:
+                _plan_restart(worker, ended_with)
+        if is_stopping and not any(worker.pid for worker in crew.workers):
+            return code
+        for worker in crew.workers:
+            if not is_stopping and worker.again_s is not None:
+                if time.monotonic() >= worker.again_s:
+                    crew.start(worker)
+        with contextlib.suppress(BlockingIOError):
+            heard = len(os.read(crew.ears[0], 64))
+            missing -= heard
+            if heard and missing <= 0 < missing + heard:
+                ready()
+        notify("WATCHDOG=1")
+
+
+def _plan_restart(worker: _Worker, ended_with: int) -> None:
+    lived_s = time.monotonic() - worker.started_s
+    worker.crashes = 0 if lived_s > _HEALTHY_S else worker.crashes + 1
+    wait_s = _BACKOFF_S[min(worker.crashes, len(_BACKOFF_S) - 1)]
+    worker.again_s = time.monotonic() + wait_s
+    log.log(
+        "worker.ended",
+        "error",
+        worker=worker.number,
+        exit_code=ended_with,
+        again_in_ms=int(wait_s * 1000),
+    )

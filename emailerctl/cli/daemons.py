@@ -1,0 +1,47 @@
+"""`emailerctl serve` and `emailerctl consume`: the two programs, imported when asked for."""
+
+from typing import Annotated
+
+from typer import Context, Option
+
+from emailerctl.cli import session
+
+
+def serve(
+    ctx: Context,
+    host: Annotated[str | None, Option(metavar="ADDRESS", help="[api] host.")] = None,
+    port: Annotated[int | None, Option(metavar="PORT", min=0, max=65535, help="[api] port.")] = None,
+    workers: Annotated[int | None, Option(metavar="N", min=1, help="[api] workers.")] = None,
+) -> int:
+    """Run the API daemon: it accepts messages into the store, and never talks to a mail server.
+
+    Example: emailerctl serve --port 8080 --workers 2
+    """
+    from daemons.api.main import run
+
+    said = {"api.host": host, "api.port": port, "api.workers": workers}
+    settings = session.load_settings(ctx, _overrides(said))
+    api = settings.api
+    return run(settings, host=api.host, port=api.port, workers=api.workers)
+
+
+def consume(
+    ctx: Context,
+    concurrency: Annotated[
+        int | None, Option(metavar="N", min=1, help="[consumer] concurrency: connections.")
+    ] = None,
+    workers: Annotated[int | None, Option(metavar="N", min=1, help="[consumer] workers.")] = None,
+) -> int:
+    """Run the consumer daemon: it hands over what is due, retries, and records every step.
+
+    Example: emailerctl consume --concurrency 32
+    """
+    from daemons.consumer.main import run
+
+    said = {"consumer.concurrency": concurrency, "consumer.workers": workers}
+    settings = session.load_settings(ctx, _overrides(said))
+    return run(settings, concurrency=settings.consumer.concurrency)
+
+
+def _overrides(said: dict[str, str | int | None]) -> dict[str, str]:
+    return {key: str(value) for key, value in said.items() if value is not None}

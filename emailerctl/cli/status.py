@@ -1,0 +1,100 @@
+"""`emailerctl status`: how things stand, on one screen."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from typer import Context
+
+from emailerctl.cli import output, providers, queue, session
+from emailerctl.core import shapes
+from emailerctl.store.base import Alert, Consumer, HopState, NextHop, QueueStats
+
+if TYPE_CHECKING:
+    from emailerctl.wiring import App
+
+_SILENT_MS = 30_000  # without a heartbeat for so long there is an alert too (product.md §7)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    now_ms: int
+    stats: QueueStats
+    hops: Sequence[tuple[NextHop, str | None, bool]]
+    consumers: Sequence[Consumer]
+    alerts: Sequence[Alert]
+
+
+def status(ctx: Context) -> None:
+    """Show how things stand: queue, doubts, next hops, consumers, alerts.
+
+    Example: emailerctl status
+    """
+
+    async def work(opened: "App") -> _Picture:
+        now_ms = opened.clock.now_ms()
+        store = opened.store
+        return _Picture(
+            now_ms=now_ms,
+            stats=await store.queue_stats(now_ms=now_ms),
+            hops=await providers.find_hops(opened),
+            consumers=await store.list_consumers(),
+            alerts=await store.list_alerts(),
+        )
+
+    picture = session.run(ctx, work)
+    if output.form() is output.Form.TABLE:
+        _write(picture)
+    else:
+        output.result("", _shape(picture))
+
+
+def _shape(picture: _Picture) -> shapes.Shape:
+    return {
+        "queue": shapes.stats_shape(picture.stats),
+        "next_hops": [
+            shapes.next_hop_shape(hop, kind=kind, is_default=is_default)
+            for hop, kind, is_default in picture.hops
+        ],
+        "consumers": [shapes.consumer_shape(consumer) for consumer in picture.consumers],
+        "alerts": [shapes.alert_shape(alert) for alert in picture.alerts],
+    }
+
+
+def _write(picture: _Picture) -> None:
+    stats, now_ms = picture.stats, picture.now_ms
+    counts = ", ".join(
+        f"{getattr(stats, name)} {name}" for name, _meaning in queue.MEANINGS if name != "unknown"
+    )
+    _line("queue", counts)
+    if stats.oldest_due_ms is not None:
+        _line("", f"the oldest was due {output.ago(stats.oldest_due_ms, now_ms)}", "yellow")
+    if stats.pause:
+        _line("", queue.describe_pause(stats.pause), "yellow")
+    if stats.unknown:
+        _line("in doubt", f"{stats.unknown} recipients: emailerctl unknown list", "bold magenta")
+    else:
+        _line("in doubt", "none")
+    for index, (hop, kind, is_default) in enumerate(picture.hops):
+        traits = ", ".join(filter(None, [kind, "default" if is_default else ""]))
+        why = f": {hop.reason}" if hop.reason and hop.state is not HopState.OPEN else ""
+        style = "green" if hop.state is HopState.OPEN else "bold red"
+        _line("" if index else "next hops", f"{hop.name} ({traits}) {hop.state}{why}", style)
+    for index, consumer in enumerate(picture.consumers):
+        is_silent = now_ms - consumer.heartbeat_ms > _SILENT_MS
+        text = (
+            f"{consumer.host} pid {consumer.pid}, heartbeat "
+            f"{output.ago(consumer.heartbeat_ms, now_ms)}, {consumer.in_flight} in flight"
+        )
+        _line("" if index else "consumers", text, "bold red" if is_silent else "green")
+    if not picture.consumers:
+        _line("consumers", "none: nothing is delivered; start one: emailerctl consume", "bold red")
+    for index, alert in enumerate(picture.alerts):
+        text = f"{alert.name}: {alert.detail} ({output.ago(alert.since_ms, now_ms)})"
+        _line("" if index else "alerts", text, "bold red")
+    if not picture.alerts:
+        _line("alerts", "none")
+
+
+def _line(name: str, text: str, style: str = "") -> None:
+    output.write_painted([(f"{name:<11}", "dim"), (text, style)])

@@ -1,0 +1,136 @@
+"""`emailerctl suppressions`: addresses that are not sent to, and why."""
+
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Context, Option, Typer
+
+from emailerctl.cli import options, output, session
+from emailerctl.cli.output import Cell, Moment
+from emailerctl.core import shapes
+from emailerctl.errors import Fault, Invalid, NotFound
+from emailerctl.models.page import Page
+from emailerctl.store.base import Suppression
+
+if TYPE_CHECKING:
+    from emailerctl.wiring import App
+
+app = Typer(help="Addresses that are not sent to: list, add, rm.")
+
+Address = Annotated[str, Argument(metavar="ADDRESS", help="The address, without a name.")]
+ForService = Annotated[
+    str, Option("--service", metavar="NAME", help="For this service only; else for all.")
+]
+
+
+@app.command("list")
+def list_(
+    ctx: Context,
+    prefix: Annotated[
+        str, Argument(metavar="[PREFIX]", help="Addresses that begin so.", show_default=False)
+    ] = "",
+    service: options.Service = None,
+    limit: options.Limit = options.LIMIT,
+    cursor: options.Cursor = None,
+) -> None:
+    """List the addresses that are not sent to.
+
+    Example: emailerctl suppressions list ann@
+    """
+
+    async def work(opened: "App") -> tuple[Page[Suppression], int]:
+        page = await opened.store.list_suppressions(
+            service=service, address=prefix, cursor=cursor, limit=limit
+        )
+        return page, opened.clock.now_ms()
+
+    page, now_ms = session.run(ctx, work)
+
+    def row(one: Suppression) -> list[Cell]:
+        return [
+            one.address,
+            one.service or "(all)",
+            one.reason,
+            one.detail,
+            Moment(one.created_ms, now_ms),
+            Moment(one.expires_ms, now_ms),
+            one.actor,
+        ]
+
+    output.listing(
+        "Suppressions",
+        ("address", "service", "reason", "detail", "since", "until", "by"),
+        page.data,
+        shape=shapes.suppression_shape,
+        row=row,
+        next_cursor=page.next_cursor,
+        name="address",
+    )
+
+
+@app.command()
+def add(
+    ctx: Context,
+    address: Address,
+    service: ForService = "",
+    reason: Annotated[str, Option(metavar="WORD", help="Kept with it.")] = "manual",
+    detail: Annotated[str, Option(metavar="TEXT", help="Kept with it.")] = "",
+    duration_ms: Annotated[
+        int | None,
+        Option(
+            "--for", metavar="DURATION", parser=options.parse_duration_ms, help="End by itself: 30d."
+        ),
+    ] = None,
+) -> None:
+    """Send nothing more to an address; what is queued for it fails when its turn comes.
+
+    Example: emailerctl suppressions add ann@example.org --detail "asked by phone"
+    """
+
+    async def work(opened: "App") -> Suppression:
+        now_ms = opened.clock.now_ms()
+        one = Suppression(
+            address=_parse(opened, address),
+            service=service,
+            reason=reason,
+            detail=detail,
+            created_ms=now_ms,
+            expires_ms=None if duration_ms is None else now_ms + duration_ms,
+            actor=session.build_caller().name,
+        )
+        await opened.store.suppress(one)
+        return one
+
+    made = session.run(ctx, work)
+    output.result(f"suppressed {made.address}", shapes.suppression_shape(made))
+
+
+@app.command("rm")
+def remove(ctx: Context, address: Address, service: ForService = "") -> None:
+    """Send to an address again.
+
+    Example: emailerctl suppressions rm ann@example.org --yes
+    """
+    output.ask(f"Send to {address} again?")
+
+    async def work(opened: "App") -> str:
+        wire = _parse(opened, address)
+        if not await opened.store.unsuppress(wire, service):
+            whose = f"for the service {service}" if service else "for all services"
+            raise NotFound(
+                f"{wire} is not suppressed {whose}",
+                hint=f"emailerctl suppressions list {wire}",
+            )
+        return wire
+
+    wire = session.run(ctx, work)
+    output.result(f"{wire} is sent to again", {"address": wire, "service": service or None})
+
+
+def _parse(opened: "App", address: str) -> str:
+    from emailerctl.models.address import AddressInvalid, parse_address
+
+    local = opened.settings.limits.allow_local_domains
+    try:
+        return parse_address(address, allow_sandbox=True, allow_local_domains=local)
+    except AddressInvalid as error:
+        raise Invalid([Fault("/address", str(error))]) from error

@@ -1,0 +1,66 @@
+"""The worlds that stories happen in."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.world import World, create_world
+from tests.smtpd.fixture import SmtpServer
+
+Create = Callable[..., Awaitable[World]]
+
+
+@pytest.fixture(scope="session")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmtpServer]:
+    """A next hop that behaves, but for what recipients ask for; shared by all stories."""
+    with SmtpServer(folder=tmp_path_factory.mktemp("relay")) as server:
+        yield server
+
+
+@pytest.fixture
+async def create(tmp_path: Path, relay: SmtpServer) -> AsyncIterator[Create]:
+    """Create a world with settings, by dotted key, or next hops of one's own.
+
+    Whatever its story was, the next hops and the message log tell the same in the end.
+    """
+    worlds: list[World] = []
+    async with AsyncExitStack() as stack:
+
+        async def create(
+            *, hops: dict[str, SmtpServer] | None = None, **settings: object
+        ) -> World:
+            overrides = {key.replace("__", "."): value for key, value in settings.items()}
+            folder = tmp_path / f"world{len(worlds)}"
+            servers = {"relay": relay} if hops is None else hops
+            world = await stack.enter_async_context(create_world(folder, servers, overrides))
+            worlds.append(world)
+            return world
+
+        yield create
+        for world in worlds:
+            world.end()
+            await world.check()
+
+
+@pytest.fixture
+async def world(create: Create) -> World:
+    """A world with the settings of `world.SETTINGS` and one next hop, `relay`."""
+    return await create()
+
+
+@pytest.fixture
+def start_smtpd(tmp_path: Path) -> Iterator[Callable[..., SmtpServer]]:
+    """Start next hops of one's own, with options of the misbehaving server."""
+    servers: list[SmtpServer] = []
+
+    def start(*options: str) -> SmtpServer:
+        folder = tmp_path / f"smtpd{len(servers)}"
+        folder.mkdir()
+        servers.append(SmtpServer(*options, folder=folder))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.resume_and_stop()

@@ -1,0 +1,337 @@
+"""A world for a story: a store, next hops with a journal, daemons, a client, an operator.
+
+Everything is real: processes, signals, sockets, files.  What the next hops accepted is what
+their journals say; what we believe is what the message log says; `check` compares the two.
+"""
+
+import itertools
+import tomllib
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from emailerctl import wiring
+from emailerctl.core import operate
+from emailerctl.models.caller import build_local_caller
+from emailerctl.models.clock import to_ms
+from emailerctl.models.event import Event
+from emailerctl.models.ids import MESSAGE, to_public
+from emailerctl.models.lifecycle import Cause, OnUnknown, State
+from emailerctl.models.message import MessageView, Receipt, RecipientView
+from emailerctl.models.page import EventFilter, MessageFilter
+from emailerctl.settings import load
+from emailerctl.store.base import Verb
+from emailerctl.wiring import App
+from tests.scenarios.processes import STARTED_WITHIN_S, Daemon, eventually
+from tests.smtpd.fixture import SmtpServer
+
+OPERATOR = build_local_caller("operator")
+_MANY = 100_000
+
+# Short, so that stories are; and long enough for a slow machine.
+SETTINGS = """
+[store]
+url = "sqlite:///{folder}/emailer.db"
+busy_timeout = "2s"
+[consumer]
+concurrency = 8
+poll = "1s"
+[lease]
+duration = "2s"
+[retry]
+schedule = ["100ms"]
+jitter = 0.0
+[routing]
+default = ["relay"]
+"""
+HOP = {"kind": "smtp", "host": "127.0.0.1", "tls": "none", "final_reply": "3s"}
+
+# After these one more copy may go out.
+_ALLOWS_ANOTHER = frozenset({Cause.RETRIED, Cause.RESENT, Cause.RESOLVED_NOT_SENT})
+# Where a recipient of whom there is a copy may stand; sending: its consumer has just died.
+_MAY_HAVE_A_COPY = frozenset({State.SENT, State.UNKNOWN, State.SENDING, State.DELIVERED})
+
+
+def build_settings(folder: Path, overrides: Mapping[str, object]) -> dict[str, Any]:
+    """Return the settings as tables; *overrides* by dotted key, None removes one."""
+    tables: dict[str, Any] = tomllib.loads(SETTINGS.format(folder=folder))
+    for key, value in overrides.items():
+        *path, last = key.split(".")
+        table = tables
+        for name in path:
+            table = table.setdefault(name, {})
+        table[last] = value
+    return tables
+
+
+def write_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
+    """Return *tables* as TOML: tables, strings, numbers, booleans and lists of strings."""
+    lines = [
+        f"{key} = {_write_value(value)}"
+        for key, value in tables.items()
+        if not isinstance(value, dict)
+    ]
+    for key, value in tables.items():
+        if isinstance(value, dict):
+            name = f"{prefix}{key}"
+            lines += [f"[{name}]", write_toml(value, f"{name}.")]
+    return "\n".join(lines)
+
+
+def _write_value(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_write_value, value))}]"
+    return repr(value)
+
+
+class World:
+    """What a story happens in.
+
+    Attributes:
+        hops: the SMTP servers by the name of their next hop.
+        app: the test's own view of the store; what it accepts is accepted in this process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        hops: Mapping[str, SmtpServer],
+        overrides: Mapping[str, object],
+    ) -> None:
+        self.folder = folder
+        self.hops = dict(hops)
+        self.overrides = dict(overrides)
+        self.config = folder / "emailer.toml"
+        self.app: App
+        self._daemons: list[Daemon] = []
+        self._names = itertools.count(1)
+        self._mark = f"{folder.parent.name}-{folder.name}".replace("_", "-")[-30:].strip("-")
+        self.configure()
+
+    def configure(self, **overrides: object) -> None:
+        """Write the settings file again: what starts from now on reads it."""
+        self.overrides |= {key.replace("__", "."): value for key, value in overrides.items()}
+        tables = build_settings(self.folder, self.overrides)
+        hops = tables.setdefault("providers", {})
+        for name, server in self.hops.items():
+            hops[name] = {**HOP, "port": server.port, **hops.get(name, {})}
+        self.config.write_text(write_toml(tables), encoding="utf-8")
+
+    @property
+    def relay(self) -> SmtpServer:
+        """The next hop that everything goes to by default."""
+        return self.hops["relay"]
+
+    # the client
+
+    def address(self, does: str = "ok") -> str:
+        """Return an address that nobody else has; the server does what *does* says."""
+        return f"{does}+{self._mark}-{next(self._names)}@example.org"
+
+    async def submit(self, *to: str, **fields: object) -> int:
+        """Have a message accepted and return its id."""
+        return (await self.accept(*to, **fields)).message_id
+
+    async def accept(self, *to: str, key: str | None = None, **fields: object) -> Receipt:
+        """Have a message accepted."""
+        asked = {
+            "from": "shop@example.com",
+            "to": list(to),
+            "subject": "a story",
+            "text": "Once upon a time.\n",
+            **fields,
+        }
+        return await self.app.acceptance.accept(asked, caller=OPERATOR, key=key)
+
+    # the daemons
+
+    async def start_consumer(self, **fate: object) -> Daemon:
+        """Start a consumer and wait until it works; *fate* is as in `fates.py`."""
+        daemon = self.spawn("tests.scenarios.consumer_process", **fate)
+        await eventually(
+            lambda: daemon.lines("consumer.started") or daemon.process.poll() is not None,
+            within=STARTED_WITHIN_S,
+            saying=daemon.tell,
+        )
+        return daemon
+
+    def spawn(self, module: str, *arguments: str, **options: object) -> Daemon:
+        """Start `python -m MODULE --config …`; options become flags."""
+        flags = [
+            part
+            for name, value in options.items()
+            for part in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        log = self.folder / f"{module.rpartition('.')[2]}-{len(self._daemons)}.log"
+        daemon = Daemon(module, "--config", str(self.config), *flags, *arguments, log=log)
+        self._daemons.append(daemon)
+        return daemon
+
+    # what is known
+
+    async def load(self, message_id: int) -> MessageView:
+        view = await self.app.store.find_message(message_id)
+        assert view is not None, f"{to_public(MESSAGE, message_id)} is lost"
+        return view
+
+    async def recipient(self, message_id: int, n: int = 1) -> RecipientView:
+        return (await self.load(message_id)).recipients[n - 1]
+
+    async def until(
+        self, message_id: int, *states: State, within: float = 10.0, n: int | None = None
+    ) -> MessageView:
+        """Wait until the message, or its recipient *n*, is in one of *states*."""
+
+        async def is_there() -> MessageView | None:
+            view = await self.load(message_id)
+            state = view.state if n is None else view.recipients[n - 1].state
+            return view if state in states else None
+
+        try:
+            view: MessageView = await eventually(is_there, within=within)
+        except AssertionError:
+            story = "\n".join(daemon.tell() for daemon in self._daemons)
+            causes = await self.causes(message_id)
+            raise AssertionError(
+                f"not {' or '.join(states)} within {within} s: {causes}\n{story}"
+            ) from None
+        return view
+
+    async def until_cause(self, message_id: int, cause: str, *, within: float = 10.0) -> Event:
+        """Wait until the log has an event `recipient.CAUSE`, and return the last one."""
+
+        async def find() -> Event | None:
+            found = [e for e in await self.events(message_id) if e.type == f"recipient.{cause}"]
+            return found[-1] if found else None
+
+        event: Event = await eventually(find, within=within, saying=lambda: f"no {cause}")
+        return event
+
+    async def events(self, message_id: int | None = None) -> list[Event]:
+        return await self.app.store.list_events(
+            EventFilter(message_id=message_id), after_seq=0, limit=_MANY
+        )
+
+    async def causes(self, message_id: int, address: str = "") -> list[str]:
+        """Return what happened to its recipients, or to one of them, in order."""
+        return [
+            event.type.removeprefix("recipient.")
+            for event in await self.events(message_id)
+            if event.type.startswith("recipient.") and address in ("", event.recipient)
+        ]
+
+    def copies(self, recipient: str) -> int:
+        """Return how many copies the next hops have taken: the truth."""
+        return sum(server.copies(recipient) for server in self.hops.values())
+
+    async def until_copies(self, recipient: str, count: int = 1) -> None:
+        """Wait until the next hops have taken so many."""
+        await eventually(
+            lambda: self.copies(recipient) >= count,
+            saying=lambda: f"{self.copies(recipient)} copies; {self.tell()}",
+        )
+
+    def tell(self) -> str:
+        return "\n".join(daemon.tell() for daemon in self._daemons)
+
+    async def let_others_pass(self) -> None:
+        """Wait until a message accepted after all others, on the low lane, has gone out.
+
+        What was due has then had its turn: a proof by events that nothing more happens to it.
+        """
+        latest = await self.submit(self.address("ok"), priority="low")
+        await self.until(latest, State.SENT)
+
+    # the operator
+
+    async def order(self, verb: Verb, message_id: int, **fields: object) -> None:
+        """Carry out an operator's verb."""
+        app = self.app
+        public = to_public(MESSAGE, message_id)
+        await operate.carry_out(app.store, app.clock, OPERATOR, verb, public, fields)
+
+    @property
+    def lease_ms(self) -> int:
+        return to_ms(self.app.settings.lease.duration)
+
+    async def pass_time(self, ms: int) -> None:
+        """Wait until the boot clock, which leases go by, is so much later."""
+        until_ms = self.app.clock.boot_ms() + ms
+        await eventually(lambda: self.app.clock.boot_ms() >= until_ms, within=ms / 1000 + 5)
+
+    # the end
+
+    async def check(self) -> None:
+        """Compare what we believe with what the next hops have."""
+        assert await self.app.store.audit() == []
+        truth: Counter[tuple[str, str]] = Counter()
+        bytes_: dict[str, set[str]] = {}
+        for server in self.hops.values():
+            for copy in server.journal():
+                truth[copy["message_id"], copy["recipient"]] += 1
+                bytes_.setdefault(copy["message_id"], set()).add(copy["sha256"])
+        events = await self.events()
+        for view in await self.all_messages():
+            public = to_public(MESSAGE, view.message_id)
+            header = f"<{public}@example.com>"
+            assert bytes_.get(header, set()) <= {view.content_hash.hex()}, public
+            for recipient in view.recipients:
+                copies = truth[header, recipient.address]
+                self._compare(view, recipient, copies, events)
+
+    def _compare(
+        self, view: MessageView, recipient: RecipientView, copies: int, events: Sequence[Event]
+    ) -> None:
+        causes = [
+            event.type.removeprefix("recipient.")
+            for event in events
+            if event.message_id == view.message_id and event.recipient == recipient.address
+        ]
+        story = f"{copies} copies for {recipient.address}, {recipient.state} after {causes}"
+        assert copies <= 1 + sum(cause in _ALLOWS_ANOTHER for cause in causes), story
+        if copies and view.on_unknown is OnUnknown.ASK and "operator" not in causes:
+            again = set(causes) & _ALLOWS_ANOTHER
+            assert again or recipient.state in _MAY_HAVE_A_COPY, story
+        if recipient.state is State.SENT and Cause.RESOLVED_SENT not in causes:
+            assert copies, story
+
+    async def all_messages(self) -> list[MessageView]:
+        """Return every message of the store."""
+        found: list[MessageView] = []
+        cursor: str | None = None
+        while True:
+            page = await self.app.store.list_messages(
+                MessageFilter(), cursor=cursor, limit=200
+            )
+            found += page.data
+            cursor = page.next_cursor
+            if cursor is None:
+                return found
+
+    def end(self) -> None:
+        """End every process that this world has started, and no other."""
+        for daemon in self._daemons:
+            daemon.kill()
+
+
+@asynccontextmanager
+async def create_world(
+    folder: Path, hops: Mapping[str, SmtpServer], overrides: Mapping[str, object]
+) -> AsyncIterator[World]:
+    """Create a store and open it; end everything afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    world = World(folder, hops, overrides)
+    settings = load(world.config, environ={})
+    wiring.migrate(settings)
+    async with wiring.open_app(settings) as app:
+        world.app = app
+        try:
+            yield world
+        finally:
+            world.end()
