@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import uvloop
@@ -17,7 +17,8 @@ from emailerctl.settings import Settings
 
 Serve = Callable[[asyncio.Event], Awaitable[int]]
 Ready = Callable[[], None]
-Work = Callable[[int, Ready], int]
+Work = Callable[[int, int, Ready], int]
+Tell = Callable[[int, int, float], None]
 
 _STOPS = (signal.SIGTERM, signal.SIGINT)
 _BACKOFF_S = (0.0, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)  # before a crashed worker starts again
@@ -38,32 +39,37 @@ def setup_log(settings: Settings) -> None:
     )
 
 
-def run_daemon(serve: Serve, *, is_worker: bool = False) -> int:
+def run_daemon(serve: Serve, *, parent: int | None = None) -> int:
     """Run *serve* on uvloop until it returns, and return its exit code.
 
     Its argument is set by the first SIGTERM or SIGINT: drain.  A second one ends the process at
-    once.  A worker leaves SIGINT to its parent, takes any number of SIGTERMs (the service manager
-    may send its own) and drains when its parent is gone.
+    once.  A worker, which has a pipe from its *parent*, leaves SIGINT to it, takes any number of
+    SIGTERMs (the service manager may send its own), and drains when its parent is gone.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(serve, is_worker=is_worker))
+        return runner.run(_run(serve, parent))
 
 
-async def _run(serve: Serve, *, is_worker: bool) -> int:
+async def _run(serve: Serve, parent: int | None) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
     def stop(number: int) -> None:
-        if stopping.is_set() and not is_worker:
+        if stopping.is_set() and parent is None:
             log.close()
             os._exit(128 + number)
         notify("STOPPING=1")
         stopping.set()
 
+    def see_parent_gone() -> None:
+        loop.remove_reader(parent)
+        stopping.set()
+
     for number in _STOPS:
         loop.add_signal_handler(number, stop, number)
-    if is_worker:
+    if parent is not None:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_reader(parent, see_parent_gone)
     beating = asyncio.create_task(_beat())
     try:
         return await serve(stopping)
@@ -101,6 +107,11 @@ class _Worker:
     crashes: int = 0
     again_s: float | None = None  # when to start it again; None while it runs
 
+    @property
+    def is_due(self) -> bool:
+        """Return whether it is time to start it again."""
+        return self.again_s is not None and time.monotonic() >= self.again_s
+
 
 @dataclass(slots=True)
 class _Crew:
@@ -108,7 +119,7 @@ class _Crew:
 
     workers: list[_Worker]
     work: Work
-    mask: Iterable[signal.Signals]
+    mask: set[int]
     ears: tuple[int, int] = field(default_factory=os.pipe)
     lives: tuple[int, int] = field(default_factory=os.pipe)
 
@@ -129,7 +140,7 @@ class _Crew:
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
         code = 1
         try:
-            code = self.work(number, lambda: os.write(self.ears[1], b"!") and None)
+            code = self.work(number, self.lives[0], self._say_ready)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
         except BaseException:
@@ -138,6 +149,9 @@ class _Crew:
         with contextlib.suppress(OSError):
             sys.stderr.flush()
         return code
+
+    def _say_ready(self) -> None:
+        os.write(self.ears[1], b"!")
 
     def kill(self, number: int) -> None:
         """Send a signal to every worker that runs."""
@@ -157,21 +171,22 @@ class _Crew:
                 yield worker, os.waitstatus_to_exitcode(status)
 
 
-def supervise(count: int, work: Work, *, ready: Ready) -> int:
-    """Run *work* in *count* forked processes, start those that crash again; return the exit code.
+def supervise(count: int, work: Work, *, ready: Ready, tell: Tell) -> int:
+    """Run *work* in *count* forked processes, and again those that crash; return the exit code.
 
-    To be called before there is a thread or an event loop.  *work* gets its number and what to
-    call when it is ready; *ready* is called here once all of them are.  SIGTERM and SIGINT are
-    passed on and waited for; a second one kills.
+    To be called before there is a thread or an event loop.  *work* gets its number, the
+    pipe from its parent, and what to call when it is ready; *ready* is called here once all of
+    them are; *tell* is told of a crash with number, exit code and seconds to wait, and must leave
+    no thread.  SIGTERM and SIGINT are passed on and waited for; a second one kills.
     """
     watched = {*_STOPS, signal.SIGCHLD}
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
-    crew = _Crew([_Worker(number) for number in range(count)], work, mask)  # type: ignore[arg-type]
+    mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, watched)}
+    crew = _Crew([_Worker(number) for number in range(count)], work, mask)
     os.set_blocking(crew.ears[0], False)
     for worker in crew.workers:
         crew.start(worker)
     try:
-        return _watch(crew, watched, ready)
+        return _watch(crew, watched, ready, tell)
     finally:
         crew.kill(signal.SIGKILL)
         for descriptor in (*crew.ears, *crew.lives):
@@ -179,7 +194,7 @@ def supervise(count: int, work: Work, *, ready: Ready) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def _watch(crew: _Crew, watched: set[signal.Signals], ready: Ready) -> int:
+def _watch(crew: _Crew, watched: set[signal.Signals], ready: Ready, tell: Tell) -> int:
     is_stopping = False
     missing = len(crew.workers)
     code = 0
@@ -194,13 +209,12 @@ def _watch(crew: _Crew, watched: set[signal.Signals], ready: Ready) -> int:
                 code, is_stopping = ended_with, True
                 crew.kill(signal.SIGTERM)
             elif not is_stopping:
-                _plan_restart(worker, ended_with)
+                tell(worker.number, ended_with, _plan_restart(worker))
         if is_stopping and not any(worker.pid for worker in crew.workers):
             return code
         for worker in crew.workers:
-            if not is_stopping and worker.again_s is not None:
-                if time.monotonic() >= worker.again_s:
-                    crew.start(worker)
+            if not is_stopping and worker.is_due:
+                crew.start(worker)
         with contextlib.suppress(BlockingIOError):
             heard = len(os.read(crew.ears[0], 64))
             missing -= heard
@@ -209,15 +223,10 @@ def _watch(crew: _Crew, watched: set[signal.Signals], ready: Ready) -> int:
         notify("WATCHDOG=1")
 
 
-def _plan_restart(worker: _Worker, ended_with: int) -> None:
-    lived_s = time.monotonic() - worker.started_s
-    worker.crashes = 0 if lived_s > _HEALTHY_S else worker.crashes + 1
+def _plan_restart(worker: _Worker) -> float:
+    """Decide when a crashed worker starts again; return in how many seconds."""
+    now_s = time.monotonic()
+    worker.crashes = 0 if now_s - worker.started_s > _HEALTHY_S else worker.crashes + 1
     wait_s = _BACKOFF_S[min(worker.crashes, len(_BACKOFF_S) - 1)]
-    worker.again_s = time.monotonic() + wait_s
-    log.log(
-        "worker.ended",
-        "error",
-        worker=worker.number,
-        exit_code=ended_with,
-        again_in_ms=int(wait_s * 1000),
-    )
+    worker.again_s = now_s + wait_s
+    return wait_s

@@ -1,7 +1,7 @@
 """What both daemons do in the background: sweep, keep house, watch the clock, raise alerts.
 
-Several processes may run it at once: every step is one guarded transaction, and an alert is told
-by the process whose commit raised it.
+Several processes may run it at once: every step is one guarded transaction, and an alert is
+told by the process whose commit raised it.
 """
 
 import asyncio
@@ -35,13 +35,12 @@ _CLOCK_NOTE = "clock_offset"
 _ALERT_MAIL_MS = 30_000
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Duty:
     """Something to do now and then."""
 
     every_s: float
     act: Callable[[], Awaitable[None]]
-    next_s: float = 0.0
 
 
 class Watch:
@@ -69,6 +68,7 @@ class Watch:
         self._is_calm = is_calm
         self._alerter = alerter
         self._first_seen_ms = app.clock.now_ms()
+        self._untold: dict[str, tuple[str, str]] = {}  # alert -> (raised or cleared, detail)
         self._duties = [
             _Duty(_TICK_S, self._void),
             _Duty(1.0, self._look_at_clock),
@@ -81,21 +81,20 @@ class Watch:
         ]
 
     async def run(self) -> None:
-        """Do everything when its time comes, until cancelled."""
-        loop = asyncio.get_running_loop()
+        """Do everything in its own time, side by side, until cancelled."""
+        await asyncio.gather(*(self._repeat(duty) for duty in self._duties))
+
+    async def _repeat(self, duty: _Duty) -> None:
         while True:
-            for duty in self._duties:
-                if loop.time() >= duty.next_s:
-                    await self._do(duty)
-                    duty.next_s = loop.time() + duty.every_s
-            await asyncio.sleep(_TICK_S)
+            await self._do(duty)
+            await asyncio.sleep(duty.every_s)
 
     async def _do(self, duty: _Duty) -> None:
         try:
             await duty.act()
         except EmailerError as error:
             _log.warning("%s: %s", duty.act.__name__, error)
-        except Exception:  # the daemon's loop goes on
+        except Exception:  # noqa: BLE001  (the daemon's loop goes on)
             _log.exception("%s failed", duty.act.__name__)
 
     async def _void(self) -> None:
@@ -111,7 +110,7 @@ class Watch:
 
     async def _index(self) -> None:
         while self._is_calm() and await self._app.store.index(limit=_INDEX_AT_ONCE):
-            await asyncio.sleep(0)
+            await asyncio.sleep(_TICK_S)  # noqa: ASYNC110  (others write between)
 
     async def _retain(self) -> None:
         retention = self._app.settings.retention
@@ -122,7 +121,7 @@ class Watch:
             now_ms=self._app.clock.now_ms(),
             limit=_RETAIN_AT_ONCE,
         ):
-            await asyncio.sleep(_TICK_S)
+            await asyncio.sleep(_TICK_S)  # noqa: ASYNC110  (others write between)
 
     async def _look_at_clock(self) -> None:
         """Alarm on a jump, remember the offset for the next process, mend waits cut from it."""
@@ -158,16 +157,19 @@ class Watch:
         for name in raised - set(held):
             if await app.store.clear_alert(name):
                 log.log("alert.cleared", name=name)
-                await self._tell(name, "cleared", "")
+                self._untold[name] = ("cleared", "")
         for name in set(held) - raised:
             detail = held[name]
             alert = Alert(name=name, detail=detail, since_ms=now_ms, notified_ms=now_ms)
             if await app.store.raise_alert(alert):
                 log.log("alert.raised", "error", name=name, detail=detail)
-                await self._tell(name, "raised", detail)
+                self._untold[name] = ("raised", detail)
+        for name, (what, detail) in list(self._untold.items()):
+            if await self._tell(name, what, detail):
+                self._untold.pop(name, None)
 
-    async def _tell(self, name: str, what: str, detail: str) -> None:
-        """Tell the URL and the mail address of `[alerts]`; a failure is logged, not repeated."""
+    async def _tell(self, name: str, what: str, detail: str) -> bool:
+        """Tell the URL and the address of `[alerts]`; False: try again next time."""
         alerts = self._app.settings.alerts
         at = to_text(self._app.clock.now_ms())
         url = alerts.url.get_secret_value()
@@ -179,11 +181,13 @@ class Watch:
                     answer.raise_for_status()
             except httpx.HTTPError as error:
                 _log.warning("alert %s could not be posted: %s", name, type(error).__name__)
+                return False
         if alerts.mail_to and self._alerter is not None:
-            await self._mail(self._alerter, name, what, detail)
+            return await self._mail(self._alerter, name, what, detail)
+        return True
 
-    async def _mail(self, provider: Provider, name: str, what: str, detail: str) -> None:
-        """Mail an alert straight to a next hop: not through the queue that may be the trouble."""
+    async def _mail(self, provider: Provider, name: str, what: str, detail: str) -> bool:
+        """Mail an alert straight to a next hop: not through a queue that may be the trouble."""
         app = self._app
         now_ms = app.clock.now_ms()
         message_id = build_message_id(now_ms, app.rng)
@@ -216,8 +220,10 @@ class Watch:
             ),
             _always,
         )
-        if sending.outcomes[1].kind is not Kind.ACCEPTED:
-            _log.warning("alert %s could not be mailed: %s", name, sending.outcomes[1].reply)
+        outcome = sending.outcomes[1]
+        if outcome.kind is not Kind.ACCEPTED:
+            _log.warning("alert %s could not be mailed: %s", name, outcome.reply)
+        return outcome.kind in (Kind.ACCEPTED, Kind.PERMANENT, Kind.UNKNOWN)
 
 
 async def _always(_accepted: object) -> bool:

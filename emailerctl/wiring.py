@@ -9,13 +9,12 @@ from pathlib import Path
 from random import Random, SystemRandom
 
 from emailerctl import log
-from emailerctl.core.accept import AcceptRules, Acceptance
+from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing
 from emailerctl.core.tokens import TokenBook
-from emailerctl.errors import ConfigurationError
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
@@ -173,18 +172,23 @@ def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, Sectio
     """
     tables = registry.parse_tables(settings.providers, locate=lambda key: locate(settings, key))
     tables.setdefault(SANDBOX, (registry.KINDS[SANDBOX], SandboxSettings()))
-    for name in settings.routing.default:
-        if name not in tables:
-            known = ", ".join(sorted(tables))
-            raise ConfigurationError(
-                f"routing.default: there is no [providers.{name}]; known: {known}"
-            )
     return tables
 
 
 def check_providers(settings: Settings) -> None:
     """Refuse settings whose next hops do not work out (for `config check`)."""
     parse_providers(settings)
+
+
+def check_ready(settings: Settings) -> None:
+    """Refuse to start a daemon on settings or a store that can't work.
+
+    Raises:
+        ConfigurationError: a next hop's table is wrong.
+        StoreUnusable: the store is missing, damaged, or of another version.
+    """
+    parse_providers(settings)
+    migrations.require_current(settings.store.path)
 
 
 def migrate(settings: Settings) -> list[migrations.Step]:
@@ -234,7 +238,7 @@ def _build_storage_check(settings: Settings, clock: Clock) -> Callable[[], bool]
 
     def is_storage_low() -> bool:
         now_ms = clock.boot_ms()
-        if now_ms - seen["at_ms"] >= 1_000:  # noqa: PLR2004
+        if now_ms - seen["at_ms"] >= 1_000:
             seen["at_ms"] = now_ms
             seen["is_low"] = int(shutil.disk_usage(folder).free < low_water)
         return bool(seen["is_low"])

@@ -1,7 +1,7 @@
 """A consumer's right to claim: its row, its lock file, and the thread that renews its lease.
 
-The lock file makes a kill -9 cost milliseconds instead of a lease: the kernel frees the lock with
-the process, and whoever sees a free lock voids the dead one's leases.
+The lock file makes a kill -9 cost milliseconds instead of a lease: the kernel frees the lock
+with the process, and whoever sees a free lock voids the dead one's leases.
 """
 
 import asyncio
@@ -13,12 +13,14 @@ import threading
 from pathlib import Path
 
 from emailerctl import __version__
+from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock, boot_id
-from emailerctl.models.ids import to_public
+from emailerctl.models.ids import parse_public, to_public
 from emailerctl.store.base import Consumer, Store
 
 _PREFIX = "con"
 _BEAT_MS = 5_000  # at the most between two heartbeats
+_NEW_S = 60.0  # a file this young may belong to a consumer that is about to lock it
 
 
 def find_lock(folder: Path, consumer_id: int) -> Path:
@@ -42,6 +44,17 @@ def is_lock_free(folder: Path, consumer_id: int) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def forget_dead(wake: Path, locks: Path, *, now_s: float) -> None:
+    """Remove the files that dead consumers left: their lock is free and they are not new."""
+    for folder in (wake, locks):  # sockets first: a lock tells whose they are
+        for path in folder.iterdir() if folder.is_dir() else ():
+            consumer_id = parse_public(_PREFIX, path.name)
+            with contextlib.suppress(FileNotFoundError):
+                is_old = now_s - path.stat().st_mtime > _NEW_S
+                if consumer_id and is_old and is_lock_free(locks, consumer_id):
+                    path.unlink()
 
 
 class Lease:
@@ -107,8 +120,8 @@ class Lease:
                     lease_until_ms=self._clock.boot_ms() + self._duration_ms,
                     in_flight=self.in_flight,
                 )
-            except Exception:  # noqa: BLE001, S112  (a busy or full store: the next beat tries again)
-                continue
+            except Unavailable:
+                continue  # a busy or full store: the next beat tries again
             if not is_ours:
                 self._lost.set()
                 return

@@ -145,7 +145,7 @@ class Loop:
     async def _deliver(self, attempt: Attempt) -> None:
         try:
             await self._delivery.deliver(attempt)
-        except Exception as error:  # the daemon's loop goes on, whatever one message does
+        except Exception as error:  # noqa: BLE001  (the loop goes on, whatever one message does)
             _log.exception("delivery of message %s failed", attempt.claim.message_id)
             await self._delivery.fail(attempt, error)
 

@@ -3,10 +3,11 @@
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from daemons.consumer.lease import Lease, is_lock_free
+from daemons.consumer.lease import Lease, forget_dead, is_lock_free
 from daemons.consumer.loop import Loop
+from daemons.run import notify, run_daemon, setup_log, supervise
 from daemons.watch import Watch, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
@@ -19,21 +20,63 @@ from emailerctl.models.outcome import Alarm
 from emailerctl.providers.base import Provider
 from emailerctl.queues.bell import Listener
 from emailerctl.queues.embedded import EmbeddedQueue
-from emailerctl.wiring import App, open_app
+from emailerctl.settings import Settings
+from emailerctl.wiring import App, check_ready, describe_library, open_app
 
 _LOST_EXIT = 75  # declared dead by somebody: a new process must register
+_FATAL_EXIT = 74  # EX_IOERR: a sync failed, and nobody knows what is on disk
 
 
-async def consume(app: App, stopping: asyncio.Event) -> int:
+def run(settings: Settings, *, workers: int = 1) -> int:
+    """Run the consumer daemon until it is told to stop; return its exit code.
+
+    Raises:
+        StoreUnusable, ConfigurationError: before anything is started.
+    """
+    check_ready(settings)
+    if workers > 1:
+        return supervise(
+            workers,
+            lambda _number, ready: _work(settings, ready, is_worker=True),
+            ready=lambda: notify("READY=1"),
+        )
+    return _work(settings, lambda: notify("READY=1"), is_worker=False)
+
+
+def _work(settings: Settings, ready: Callable[[], None], *, is_worker: bool) -> int:
+    setup_log(settings)
+    for warning in settings.warnings:
+        log.log("settings.warned", "warning", detail=warning)
+    version, is_safe = describe_library()
+    if not is_safe:
+        log.log("store.library_unsafe", "error", version=version, wanted="3.51.3")
+
+    async def serve(stopping: asyncio.Event) -> int:
+        async with open_app(settings, on_fatal=_end, logs_events=True) as app:
+            return await consume(app, stopping, ready)
+
+    code = run_daemon(serve, is_worker=is_worker)
+    log.close()
+    return code
+
+
+def _end(error: BaseException) -> None:
+    """End the process: a sync failed, so only the store, read anew, can tell what is true."""
+    log.log("store.sync_failed", "error", error=str(error))
+    log.close()
+    os._exit(_FATAL_EXIT)
+
+
+async def consume(
+    app: App, stopping: asyncio.Event, ready: Callable[[], None] = lambda: None
+) -> int:
     """Deliver until *stopping* is set; return the exit code."""
     settings = app.settings
     consumer_id = build_lease_token(app.rng)
     hops = app.build_hops()
     final_reply_ms = max(hop.final_reply_ms for hop in hops.values())
     clock_watch = await recall_clock(app)
-    standing = Standing(
-        app.store, settings_hashes=await app.hash_settings(), clock=app.clock
-    )
+    standing = Standing(app.store, settings_hashes=await app.hash_settings(), clock=app.clock)
     for name in await standing.reopen_changed():
         log.log("next_hop.reopened", "warning", provider=name)
     is_lost = threading.Event()
@@ -46,6 +89,7 @@ async def consume(app: App, stopping: asyncio.Event) -> int:
         on_lost=is_lost,
     )
     await lease.take()
+    forget_dead(app.folders.wake, app.folders.locks, now_s=app.clock.now_ms() / 1000)
     sweep = _build_sweep(app, hops, consumer_id, clock_watch, final_reply_ms)
     listener = Listener(app.folders.wake, to_public("con", consumer_id))
     loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener)
@@ -67,11 +111,13 @@ async def consume(app: App, stopping: asyncio.Event) -> int:
     )
     log.log("consumer.started", consumer=to_public("con", consumer_id), pid=os.getpid())
     queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
+    ready()
     background = asyncio.create_task(watch.run())
     running = asyncio.create_task(loop.run(queue))
     try:
         await asyncio.wait(
-            {running, asyncio.ensure_future(stopping.wait())}, return_when=asyncio.FIRST_COMPLETED
+            {running, asyncio.ensure_future(stopping.wait())},
+            return_when=asyncio.FIRST_COMPLETED,
         )
         log.log("consumer.draining", in_flight=loop.in_flight)
         await loop.stop(within=settings.consumer.shutdown)

@@ -10,7 +10,9 @@ from emailerctl.cli import session
 def serve(
     ctx: Context,
     host: Annotated[str | None, Option(metavar="ADDRESS", help="[api] host.")] = None,
-    port: Annotated[int | None, Option(metavar="PORT", min=0, max=65535, help="[api] port.")] = None,
+    port: Annotated[
+        int | None, Option(metavar="PORT", min=0, max=65535, help="[api] port.")
+    ] = None,
     workers: Annotated[int | None, Option(metavar="N", min=1, help="[api] workers.")] = None,
 ) -> int:
     """Run the API daemon: it accepts messages into the store, and never talks to a mail server.
@@ -30,7 +32,9 @@ def consume(
     concurrency: Annotated[
         int | None, Option(metavar="N", min=1, help="[consumer] concurrency: connections.")
     ] = None,
-    workers: Annotated[int | None, Option(metavar="N", min=1, help="[consumer] workers.")] = None,
+    workers: Annotated[
+        int | None, Option(metavar="N", min=1, help="[consumer] workers.")
+    ] = None,
 ) -> int:
     """Run the consumer daemon: it hands over what is due, retries, and records every step.
 
@@ -40,7 +44,7 @@ def consume(
 
     said = {"consumer.concurrency": concurrency, "consumer.workers": workers}
     settings = session.load_settings(ctx, _overrides(said))
-    return run(settings, concurrency=settings.consumer.concurrency)
+    return run(settings, workers=settings.consumer.workers)
 
 
 def _overrides(said: dict[str, str | int | None]) -> dict[str, str]:

@@ -12,8 +12,10 @@ def report(error: EmailerError) -> int:
     """Say what is wrong, all faults of it, and what to do; return the exit code."""
     if isinstance(error, Invalid) and len(error.faults) > 1:
         lines = [f"{fault.pointer or '/'}: {fault.detail}" for fault in error.faults]
-        output.error("\n".join([f"{len(lines)} faults", *(f"  {line}" for line in lines)]),
-                     hint=error.cure)
+        output.error(
+            "\n".join([f"{len(lines)} faults", *(f"  {line}" for line in lines)]),
+            hint=error.cure,
+        )
     else:
         output.error(error.detail, hint=error.cure)
     return error.exit_code

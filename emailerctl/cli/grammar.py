@@ -1,8 +1,8 @@
 """How every command reads and explains itself.
 
-What is set at the root (`--config`, `-o`, `--yes`, …) is understood after the command too, since
-that is where people write it.  Help has an example first, commands in groups, and no decoration:
-it is text on a pipe as on a terminal, and costs no import.
+What is set at the root (`--config`, `-o`, `--yes`, …) is understood after the command too, as
+people write it.  Help has an example first, commands in groups, and no decoration: it is text
+on a pipe as on a terminal, and costs no import.
 """
 
 import re
@@ -67,7 +67,7 @@ class Command(TyperCommand):
         """Return the parameters, the root's included."""
         return _with_root_options(super().get_params(ctx), ctx)
 
-    def invoke(self, ctx: "Context") -> Any:  # noqa: ANN401
+    def invoke(self, ctx: "Context") -> Any:
         """Run the command."""
         _take_root_options(self, ctx)
         return super().invoke(ctx)
@@ -95,7 +95,7 @@ class Group(TyperGroup):
             ctx.exit(2)
         return super().parse_args(ctx, args)
 
-    def invoke(self, ctx: "Context") -> Any:  # noqa: ANN401
+    def invoke(self, ctx: "Context") -> Any:
         """Run the command that was named."""
         _take_root_options(self, ctx)
         return super().invoke(ctx)
@@ -117,7 +117,7 @@ class Group(TyperGroup):
             if not command.hidden:
                 heading = getattr(command, "rich_help_panel", None)
                 rows = headings.setdefault(heading if heading else "Commands", [])
-                rows.append((name.ljust(width), command.get_short_help_str(formatter.width - width - 4)))
+                rows.append((name.ljust(width), _shorten(command.help or "")))
         for heading, rows in headings.items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
@@ -129,13 +129,17 @@ class Group(TyperGroup):
             formatter.write(f"{self.epilog}\n")
 
 
+def _shorten(help_: str) -> str:
+    """Return the beginning of a command's first sentence, which says what it does."""
+    return re.split(r"[.:;]", " ".join(help_.split("\n\n")[0].split()), maxsplit=1)[0]
+
+
 def _write_help_text(help_: str, formatter: "HelpFormatter") -> None:
     text = _EXAMPLE.sub("", help_).strip()
-    formatter.write_paragraph()
-    with formatter.indentation():
-        for paragraph in re.split(r"\n\s*\n", text):
+    for paragraph in re.split(r"\n\s*\n", text):
+        formatter.write_paragraph()
+        with formatter.indentation():
             formatter.write_text(" ".join(paragraph.split()))
-            formatter.write_paragraph()
     examples = [" ".join(found.split()) for found in _EXAMPLE.findall(help_)]
     if examples:
         with formatter.section("Example" if len(examples) == 1 else "Examples"):

@@ -88,7 +88,7 @@ def root(
         Path | None,
         Option(
             metavar="FILE",
-            help="Settings file; else EMAILER_CONFIG, ./emailer.toml, /etc/emailer/emailer.toml.",
+            help="Settings; else EMAILER_CONFIG, ./emailer.toml, /etc/emailer/emailer.toml.",
         ),
     ] = None,
     form: Annotated[
@@ -109,7 +109,9 @@ def root(
     debug: Annotated[
         bool, Option("--debug", help="The traceback of deliberate errors too.")
     ] = False,
-    version: Annotated[bool, Option("--version", help="The version, and nothing else.")] = False,  # noqa: ARG001
+    version: Annotated[
+        bool, Option("--version", help="The version, and nothing else.")
+    ] = False,
 ) -> None:
     """Act on what holds for every command."""
     apply_everywhere(ctx.params)

@@ -35,7 +35,9 @@ COLUMNS = ("id", "state", "accepted", "from", "to", "subject", "waits for", "rep
 def list_(
     ctx: Context,
     state: Annotated[State | None, Option(help="In this state.")] = None,
-    waiting_for: Annotated[WaitingFor | None, Option(help="Queued, and waiting for this.")] = None,
+    waiting_for: Annotated[
+        WaitingFor | None, Option(help="Queued, and waiting for this.")
+    ] = None,
     to: Annotated[str, Option(metavar="ADDRESS", help="To this recipient.")] = "",
     sender: Annotated[str, Option("--from", metavar="ADDRESS", help="From this address.")] = "",
     tag: Annotated[str, Option(metavar="TAG", help="With this tag.")] = "",
@@ -43,7 +45,9 @@ def list_(
     service: options.Service = None,
     since: Annotated[
         int | None,
-        Option(metavar="WHEN", parser=options.parse_since, help="Accepted since: 1h, or RFC 3339."),
+        Option(
+            metavar="WHEN", parser=options.parse_since, help="Accepted since: 1h, or RFC 3339."
+        ),
     ] = None,
     until: Annotated[
         int | None,
@@ -51,7 +55,9 @@ def list_(
     ] = None,
     search: Annotated[
         str,
-        Option(metavar="TEXT", help="An id, or the beginning of an address, tag, subject's word."),
+        Option(
+            metavar="TEXT", help="An id, or the beginning of an address, tag, subject's word."
+        ),
     ] = "",
     limit: options.Limit = options.LIMIT,
     cursor: options.Cursor = None,
@@ -117,13 +123,14 @@ def show(
     dialogue: Annotated[
         bool, Option("--dialogue", help="And what was said with the next hop.")
     ] = False,
-    raw: Annotated[bool, Option("--raw", help="The bytes of the message, nothing else.")] = False,
+    raw: Annotated[
+        bool, Option("--raw", help="The bytes of the message, nothing else.")
+    ] = False,
 ) -> None:
     """Show a message: its recipients, its attempts, the last reply to each.
 
     Example: emailerctl show 1C6K9Q
     """
-
     from emailerctl.core import operate
 
     async def work(opened: "App") -> tuple[MessageView, bytes | None, int]:
@@ -162,7 +169,10 @@ def write_message(view: MessageView, now_ms: int, *, has_dialogue: bool = False)
     for name, value in (
         ("subject", view.subject),
         ("from", view.header_from),
-        ("bounces to", view.envelope_sender if view.envelope_sender != view.header_from else ""),
+        (
+            "bounces to",
+            view.envelope_sender if view.envelope_sender != view.header_from else "",
+        ),
         ("service", view.service),
         ("accepted", _at(view.created_ms, now_ms)),
         ("expires", _at(view.expires_ms, now_ms)),
@@ -170,7 +180,10 @@ def write_message(view: MessageView, now_ms: int, *, has_dialogue: bool = False)
         ("provider", view.provider),
         ("tags", ", ".join(view.tags)),
         ("metadata", ", ".join(f"{key}={value}" for key, value in view.metadata.items())),
-        ("size", f"{view.size_bytes} bytes" + ("" if view.has_content else ", content removed")),
+        (
+            "size",
+            f"{view.size_bytes} bytes" + ("" if view.has_content else ", content removed"),
+        ),
     ):
         if value:
             output.write_painted([(f"  {name:<12}", "dim"), (value, "")])

@@ -22,7 +22,8 @@ Recipients = Annotated[
 Reason = Annotated[str | None, Option(metavar="TEXT", help="Kept with the event.")]
 Service = Annotated[str | None, Option(metavar="NAME", help="This service only.")]
 Limit = Annotated[
-    int, Option(metavar="N", min=1, max=PAGE_LIMIT, help="Items of one page.", show_default=True)
+    int,
+    Option(metavar="N", min=1, max=PAGE_LIMIT, help="Items of one page.", show_default=True),
 ]
 Cursor = Annotated[
     str | None, Option(metavar="CURSOR", help="The next page: next_cursor of the last one.")

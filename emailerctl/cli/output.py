@@ -1,9 +1,9 @@
 """What people and programs see: the only file that prints.
 
 Data goes to standard output, everything else to standard error.  On a terminal a listing is a
-table for people; on a pipe it is tab-separated with a header and nothing is cut.  Every string
-that came from outside passes `safe` on its way to a terminal (T-19); in JSON the same characters
-are escaped.  Rich is imported when a table is drawn on a terminal, and never before.
+table for people; on a pipe it is tab-separated with a header and nothing is cut.  Every text
+that came from outside passes `safe` on its way out (T-19); in JSON the same characters are
+escaped.  Rich is imported when a table is drawn on a terminal, and never before.
 """
 
 import json
@@ -77,9 +77,9 @@ _ANSI = {
     "cyan": "36",
 }
 
-# C0 and C1 controls; line and paragraph separators; what sets or overrides the direction of text;
-# invisible characters that hide in a word (not the joiners of Persian and of emoji); halves of
-# surrogate pairs; annotation and tag characters.
+# C0 and C1 controls; line and paragraph separators; what sets or overrides the direction of
+# text; what is invisible and hides in a word (not the joiners of Persian and of emoji); halves
+# of surrogate pairs; annotation and tag characters.
 _UNSAFE = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f]"
@@ -98,7 +98,7 @@ def setup(
     answers_yes: bool = False,
 ) -> None:
     """Choose how this run speaks; what is not given stays as it was."""
-    global _manner  # noqa: PLW0603  (a process has one standard output)
+    global _manner
     _manner = replace(
         _manner,
         form=form or _manner.form,
@@ -157,11 +157,7 @@ def listing(
     next_cursor: str | None = None,
     name: str = "id",
 ) -> None:
-    """Write a listing in the form that was asked for.
-
-    Args:
-        name: the member that `-o id` prints.
-    """
+    """Write a listing in the form that was asked for; `-o id` prints the member *name*."""
     if _manner.form is Form.TABLE:
         table(title, columns, [row(item) for item in items])
         if next_cursor:
@@ -194,8 +190,12 @@ def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
     from rich.text import Text
 
     drawn = Table(
-        title=Text(title, style="bold"), title_justify="left", box=None, pad_edge=False,
-        header_style="dim", padding=(0, 2, 0, 0),
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+        padding=(0, 2, 0, 0),
     )
     for column in columns:
         drawn.add_column(Text(column), overflow="fold")
@@ -203,8 +203,12 @@ def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
         drawn.add_row(*(Text(_to_text(c), style=COLOURS.get(str(c), "")) for c in row))
     has_colour = is_coloured(sys.stdout)
     console = Console(
-        file=sys.stdout, force_terminal=has_colour, no_color=not has_colour, highlight=False,
-        markup=False, emoji=False,
+        file=sys.stdout,
+        force_terminal=has_colour,
+        no_color=not has_colour,
+        highlight=False,
+        markup=False,
+        emoji=False,
     )
     with _Pipe():
         console.print(drawn)

@@ -20,7 +20,7 @@ HopName = Annotated[str, Argument(metavar="NAME", help="As in [providers.NAME]."
 
 
 async def find_hops(opened: "App") -> list[tuple[NextHop, str | None, bool]]:
-    """Return every next hop, its kind (None: no longer in the settings), and if it is default."""
+    """Return every next hop, its kind (None: not in the settings), and if it is default."""
     known = {hop.name: hop for hop in await opened.store.list_next_hops()}
     kinds = {
         name: str(opened.settings.providers.get(name, {}).get("kind", name))
@@ -86,8 +86,10 @@ def disable(ctx: Context, name: HopName, reason: options.Reason = None) -> None:
 
 def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
     async def work(opened: "App") -> tuple[NextHop, str | None, bool]:
-        known = {hop.name: (hop, kind, is_default) for hop, kind, is_default in
-                 await find_hops(opened)}
+        known = {
+            hop.name: (hop, kind, is_default)
+            for hop, kind, is_default in await find_hops(opened)
+        }
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise NotFound(

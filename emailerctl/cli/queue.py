@@ -68,9 +68,11 @@ def stats(ctx: Context) -> None:
     if output.form() is not output.Form.TABLE:
         output.result("", shape)
         return
-    output.table("Queue", ("what", "count", "meaning"), [
-        [name, getattr(found, name), meaning] for name, meaning in MEANINGS
-    ])
+    output.table(
+        "Queue",
+        ("what", "count", "meaning"),
+        [[name, getattr(found, name), meaning] for name, meaning in MEANINGS],
+    )
     if found.oldest_due_ms is not None:
         output.note(f"the oldest was due {output.ago(found.oldest_due_ms, now_ms)}")
     if found.pause:
@@ -83,7 +85,10 @@ def pause(
     duration_ms: Annotated[
         int | None,
         Option(
-            "--for", metavar="DURATION", parser=options.parse_duration_ms, help="End by itself: 30m."
+            "--for",
+            metavar="DURATION",
+            parser=options.parse_duration_ms,
+            help="End by itself: 30m.",
         ),
     ] = None,
     reason: options.Reason = None,
@@ -127,6 +132,8 @@ def resume(ctx: Context) -> None:
 
 def describe_pause(one: Pause) -> str:
     """Return a sentence about the pause in force."""
-    end = f"until {to_text(one.until_ms)}" if one.until_ms is not None else "until it is resumed"
+    end = (
+        f"until {to_text(one.until_ms)}" if one.until_ms is not None else "until it is resumed"
+    )
     why = f": {one.reason}" if one.reason else ""
     return f"the queue is paused {end}, by {one.actor} since {to_text(one.since_ms)}{why}"

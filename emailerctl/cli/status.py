@@ -64,7 +64,9 @@ def _shape(picture: _Picture) -> shapes.Shape:
 def _write(picture: _Picture) -> None:
     stats, now_ms = picture.stats, picture.now_ms
     counts = ", ".join(
-        f"{getattr(stats, name)} {name}" for name, _meaning in queue.MEANINGS if name != "unknown"
+        f"{getattr(stats, name)} {name}"
+        for name, _meaning in queue.MEANINGS
+        if name != "unknown"
     )
     _line("queue", counts)
     if stats.oldest_due_ms is not None:
@@ -72,7 +74,9 @@ def _write(picture: _Picture) -> None:
     if stats.pause:
         _line("", queue.describe_pause(stats.pause), "yellow")
     if stats.unknown:
-        _line("in doubt", f"{stats.unknown} recipients: emailerctl unknown list", "bold magenta")
+        _line(
+            "in doubt", f"{stats.unknown} recipients: emailerctl unknown list", "bold magenta"
+        )
     else:
         _line("in doubt", "none")
     for index, (hop, kind, is_default) in enumerate(picture.hops):
@@ -88,7 +92,9 @@ def _write(picture: _Picture) -> None:
         )
         _line("" if index else "consumers", text, "bold red" if is_silent else "green")
     if not picture.consumers:
-        _line("consumers", "none: nothing is delivered; start one: emailerctl consume", "bold red")
+        _line(
+            "consumers", "none: nothing is delivered; start one: emailerctl consume", "bold red"
+        )
     for index, alert in enumerate(picture.alerts):
         text = f"{alert.name}: {alert.detail} ({output.ago(alert.since_ms, now_ms)})"
         _line("" if index else "alerts", text, "bold red")

@@ -30,7 +30,7 @@ def migrate(ctx: Context) -> None:
     settings = session.load_settings(ctx)
     steps = bring_up_to_date(settings)
     output.result(
-        f"{settings.store.path} is up to date: {len(steps)} schema step{'s'[: len(steps) != 1]}",
+        f"{settings.store.path} is up to date: {', '.join(step.name for step in steps)}",
         {"path": str(settings.store.path), "steps": [_shape(step) for step in steps]},
     )
 
@@ -69,7 +69,9 @@ def check(ctx: Context) -> None:
     for line in damage:
         output.error(line)
     if pending:
-        output.error(f"{len(pending)} schema steps are pending", hint="emailerctl store migrate")
+        output.error(
+            f"{len(pending)} schema steps are pending", hint="emailerctl store migrate"
+        )
     if damage or pending:
         raise Exit(_CONFIGURATION)
     output.note(f"{path} is sound; SQLite {library}")

@@ -77,7 +77,10 @@ def add(
     duration_ms: Annotated[
         int | None,
         Option(
-            "--for", metavar="DURATION", parser=options.parse_duration_ms, help="End by itself: 30d."
+            "--for",
+            metavar="DURATION",
+            parser=options.parse_duration_ms,
+            help="End by itself: 30d.",
         ),
     ] = None,
 ) -> None:

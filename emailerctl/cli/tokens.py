@@ -23,7 +23,9 @@ _OVERLAP_MS = 86_400_000
 @app.command()
 def create(
     ctx: Context,
-    name: Annotated[str, Argument(metavar="NAME", help="a-z, 0-9, _ and -; one live token each.")],
+    name: Annotated[
+        str, Argument(metavar="NAME", help="a-z, 0-9, _ and -; one live token each.")
+    ],
     scope: Annotated[
         list[str],
         Option(
@@ -40,7 +42,10 @@ def create(
     expires_in_ms: Annotated[
         int | None,
         Option(
-            "--expires-in", metavar="DURATION", parser=options.parse_duration_ms, help="Its life: 90d."
+            "--expires-in",
+            metavar="DURATION",
+            parser=options.parse_duration_ms,
+            help="Its life: 90d.",
         ),
     ] = None,
     from_domains: Annotated[
@@ -59,7 +64,8 @@ def create(
         str | None, Option(metavar="N/TIME", help="Messages for each recipient: 5/1h.")
     ] = None,
     networks: Annotated[
-        list[str] | None, Option("--network", metavar="CIDR", help="It is used from there only.")
+        list[str] | None,
+        Option("--network", metavar="CIDR", help="It is used from there only."),
     ] = None,
     templates_only: Annotated[
         bool, Option("--templates-only", help="It sends templates only.")
@@ -197,7 +203,9 @@ def revoke(ctx: Context, name: TokenName) -> None:
     output.ask(f"Revoke {name}? Whatever uses it is refused from now on.")
 
     async def work(opened: "App") -> list[Token]:
-        ended = {token.token_id for token in await tokens.revoke(opened.store, opened.clock, name)}
+        ended = {
+            token.token_id for token in await tokens.revoke(opened.store, opened.clock, name)
+        }
         _epoch, known = await opened.store.load_tokens()
         return [token for token in known if token.token_id in ended]
 

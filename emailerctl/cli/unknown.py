@@ -57,8 +57,17 @@ def list_(ctx: Context, service: options.Service = None) -> None:
             one.subject,
         ]
 
-    columns = ("id", "recipient", "since", "provider", "attempt", "policy", "answer until",
-               "resent", "subject")
+    columns = (
+        "id",
+        "recipient",
+        "since",
+        "provider",
+        "attempt",
+        "policy",
+        "answer until",
+        "resent",
+        "subject",
+    )
     output.listing("In doubt", columns, found, shape=shapes.unknown_shape, row=row)
 
 
@@ -90,12 +99,12 @@ def show(ctx: Context, message: options.MessageId) -> None:
     open_until_ms = max((a.open_until_ms or 0 for a in view.attempts), default=0)
     if open_until_ms > now_ms:
         output.write_text(f"a late answer may still come until {to_text(open_until_ms)}")
+    domain = view.header_from.rpartition("@")[2]
     output.write_text(
-        "look into the log of the next hop for the Message-ID "
-        f"<{public}@{view.header_from.rpartition('@')[2]}>, then:\n"
+        f"look for the Message-ID <{public}@{domain}> in the log of the next hop, then:\n"
         f"  emailerctl unknown resolve {public} --outcome sent       it went out\n"
-        f"  emailerctl unknown resolve {public} --outcome not-sent   it did not: queue it again\n"
-        f"  emailerctl unknown resend {public}                       nobody knows: risk two copies"
+        f"  emailerctl unknown resolve {public} --outcome not-sent   it did not: again\n"
+        f"  emailerctl unknown resend {public}      nobody can know: risk two copies"
     )
 
 

@@ -100,8 +100,8 @@ class Delivery:
     async def deliver(self, attempt: Attempt) -> None:
         """Attempt a claimed message once and write what came of it.
 
-        Cancelling it before the mark gives the claim back; after the mark the attempt is settled
-        as unanswered.
+        Cancelling it before the mark gives the claim back; after it the attempt is settled as
+        unanswered.
         """
         claim = attempt.claim
         if self._is_expired(claim):
@@ -114,7 +114,9 @@ class Delivery:
         if index is None:
             await self._park(claim, chain)
             return
-        raw = claim.raw if claim.raw is not None else await self._store.load_raw(claim.message_id)
+        raw = (
+            claim.raw if claim.raw is not None else await self._store.load_raw(claim.message_id)
+        )
         if raw is None:
             await self._abandon(claim, Reason.EXPIRED)
             return
@@ -175,7 +177,7 @@ class Delivery:
         return granted
 
     async def _persist(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write an outcome, again and again while the store can't take it: it must not be lost."""
+        """Write an outcome, again while the store can't take it: it must not be lost."""
         while True:
             try:
                 return await write()
@@ -223,7 +225,7 @@ class Delivery:
             await self._report(claim, n, cause, name, now_ms)
 
     async def fail(self, attempt: Attempt, error: Exception) -> None:
-        """Settle an attempt that ended in a mistake of ours: unknown if marked, later if not."""
+        """Settle an attempt that ended in a bug of ours: unknown if marked, later if not."""
         is_marked = attempt.is_marked
         outcome = Outcome(
             kind=Kind.UNKNOWN if is_marked else Kind.TRANSIENT,
@@ -242,7 +244,12 @@ class Delivery:
         """Write what the next hop already says of a recipient beyond its acceptance."""
         if isinstance(cause, Cause):
             await self._store.report(
-                claim.message_id, n, cause, attempt=claim.attempt, now_ms=now_ms, provider=provider
+                claim.message_id,
+                n,
+                cause,
+                attempt=claim.attempt,
+                now_ms=now_ms,
+                provider=provider,
             )
         else:
             await self._store.record(

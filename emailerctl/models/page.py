@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import State, WaitingFor
 
 Item = TypeVar("Item")
@@ -53,6 +54,16 @@ class EventFilter:
     provider: str = ""
     recipient: str = ""
     tag: str = ""
+
+    def admits(self, event: Event) -> bool:
+        """Return whether *event* is one of those; tags are not part of an event."""
+        return (
+            self.message_id in (None, event.message_id)
+            and (not self.service or event.service == self.service)
+            and (self.state is None or event.to_state is self.state)
+            and (not self.provider or event.provider == self.provider)
+            and (not self.recipient or (event.recipient or "").lower() == self.recipient.lower())
+        )
 
 
 def encode_cursor(position: int) -> str:

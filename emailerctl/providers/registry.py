@@ -22,7 +22,9 @@ NOT_YET = frozenset(
     {"mailgun", "postmark", "resend", "ses", "sendgrid", "brevo", "sparkpost", "mailjet"}
 )
 
-_PRE_MARK_MS = 300_000  # everything before the mark, unless the adapter's settings say otherwise
+_PRE_MARK_MS = (
+    300_000  # everything before the mark, unless the adapter's settings say otherwise
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,9 @@ class Sandbox:
                 self._on_mail(outgoing)
         wishes = {r.n: _find_wish(r.address) for r in outgoing.recipients}
         reported = {n: _REPORTS[wish] for n, wish in wishes.items() if wish in _REPORTS}
-        return Sending(outcomes=outcomes, reported=reported, dialogue="* sandbox: nothing was sent")
+        return Sending(
+            outcomes=outcomes, reported=reported, dialogue="* sandbox: nothing was sent"
+        )
 
     async def check(self) -> list[CheckResult]:
         """Say that it works: there is nothing to fail."""

@@ -1,7 +1,7 @@
 """Bells: datagrams that wake consumers on this host after a commit.
 
-Each consumer binds a socket of its own in `<store>.wake/`; whoever commits work sends one byte to
-all of them.  A lost datagram costs the poll's interval, nothing else.  The sockets are named
+Each consumer binds a socket of its own in `<store>.wake/`; whoever commits work sends one byte
+to all of them.  A lost datagram costs the poll's interval, nothing else.  The sockets are named
 through a descriptor of their folder, since a socket's path must be shorter than 108 bytes.
 """
 
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 _LISTING_S = 1.0  # how long the list of sockets is believed
+_DATAGRAM = socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
 
 
 class Bell:
@@ -22,8 +23,7 @@ class Bell:
     def __init__(self, folder: Path) -> None:
         """Take the folder of the sockets; it need not exist."""
         self._folder = folder
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._socket = socket.socket(socket.AF_UNIX, _DATAGRAM)
         self._lock = threading.Lock()
         self._listed_s = 0.0
         self._descriptor: int | None = None
@@ -44,7 +44,7 @@ class Bell:
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._folder, os.O_DIRECTORY)
-            names = os.listdir(self._descriptor)
+            names = os.listdir(self._descriptor)  # noqa: PTH208  (a descriptor has no Path)
         except FileNotFoundError:
             return []
         return [_name(self._descriptor, name) for name in names]
@@ -68,8 +68,7 @@ class Listener:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = folder / name
         self._path.unlink(missing_ok=True)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
+        self._socket = socket.socket(socket.AF_UNIX, _DATAGRAM)
         descriptor = os.open(folder, os.O_DIRECTORY)
         try:
             self._socket.bind(_name(descriptor, name))

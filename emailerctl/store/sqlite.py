@@ -96,6 +96,22 @@ def connect(path: Path, *, is_reader: bool = False) -> Any:  # noqa: ANN401
     return connection
 
 
+def find_damage(path: Path) -> list[str]:
+    """Return what SQLite's own check finds wrong with the file, a line each.
+
+    Raises:
+        StoreUnusable: it can't be opened at all.
+    """
+    connection = connect(path, is_reader=True)
+    try:
+        rows = connection.execute("PRAGMA quick_check").fetchall()
+    except sqlite3.Error as error:
+        return [str(error)]
+    finally:
+        connection.close()
+    return [line for (line,) in rows if line != "ok"]
+
+
 def _quote(path: Path) -> str:
     return str(path.absolute()).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
 

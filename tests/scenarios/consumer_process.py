@@ -21,7 +21,7 @@ from tests.scenarios.fates import FatedStore, add_options, parse_fates
 
 async def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.config, environ={})
-    log.setup(level="debug")
+    log.setup(sys.stdout, level="debug", format="json")
     stopping = asyncio.Event()
 
     def stop() -> None:

@@ -92,6 +92,11 @@ class Daemon:
         )
         return self.process.returncode
 
+    async def until_killed(self, *, within: float = 15.0) -> None:
+        """Wait until SIGKILL has ended it."""
+        code = await self.until_dead(within=within)
+        assert code == -signal.SIGKILL, self.tell()
+
     async def until_stopped(self, *, within: float = 15.0) -> None:
         """Wait until it stands still (SIGSTOP)."""
         await eventually(self.is_stopped, within=within, saying=self.tell)

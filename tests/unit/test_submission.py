@@ -1,4 +1,4 @@
-"""A request becomes a submission, or every one of its faults with its pointer (product.md §3.1)."""
+"""A request becomes a submission, or all its faults with their pointers (product.md §3.1)."""
 
 import base64
 import copy
@@ -217,7 +217,7 @@ def test_all_faults_come_at_once() -> None:
         "tags": ["a", 5, " ", "x" * 65],
         "metadata": {"a": 5, "": "x", "b": "ok", "k" * 65: "x", "c": "x" * 1001},
         "expires_at": "2020-01-01T00:00:00Z",
-        "expires_in": "soon",
+        "expires_in": "5m",
         "provider": "My Relay",
         "on_unknown": "maybe",
         "replyTo": "x",
@@ -515,7 +515,7 @@ def attach(**members: object) -> dict[str, str]:
         "A.EXE",
         "a.pdf.scr",
         "a.js",
-        "a.ｅｘｅ",
+        "a.\uff45\uff58\uff45",
         "a.lnk",
         "run.bat",
     ],
@@ -691,10 +691,12 @@ def test_naughty_strings_in_every_field_are_sent_or_refused() -> None:
         try:
             submission = parse(fields)
         except Invalid as error:
-            assert not {"/text", "/html"} & {fault.pointer for fault in error.faults}
+            refused = {fault.pointer for fault in error.faults}
         else:
+            refused = set()
             everywhere += 1
             assert submission.draft.text == text
             build_raw(submission.draft, message_id_header="<a@b.org>", date_ms=NOW_MS)
+        assert refused.isdisjoint(("/text", "/html"))
 
     assert everywhere > 100

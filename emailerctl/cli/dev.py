@@ -1,0 +1,10 @@
+"""stub"""
+
+from typer import Context
+
+
+def dev(ctx: Context) -> None:
+    """X
+
+    Example: emailerctl dev
+    """
