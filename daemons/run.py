@@ -1,4 +1,4 @@
-"""What both daemons share: signals, drain, readiness, workers on one job, systemd's protocol."""
+"""What both daemons share: signals, drain, readiness, worker processes, systemd's protocol."""
 
 import asyncio
 import contextlib
@@ -43,8 +43,8 @@ def run_daemon(serve: Serve, *, parent: int | None = None) -> int:
     """Run *serve* on uvloop until it returns, and return its exit code.
 
     Its argument is set by the first SIGTERM or SIGINT: drain.  A second one ends the process at
-    once.  A worker, which has a pipe from its *parent*, leaves SIGINT to it, takes any number of
-    SIGTERMs (the service manager may send its own), and drains when its parent is gone.
+    once.  A worker, which has a pipe from its *parent*, leaves SIGINT to it, takes any number
+    of SIGTERMs (the service manager may send its own), and drains when its parent is gone.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(serve, parent))
@@ -61,15 +61,15 @@ async def _run(serve: Serve, parent: int | None) -> int:
         notify("STOPPING=1")
         stopping.set()
 
-    def see_parent_gone() -> None:
-        loop.remove_reader(parent)
+    def see_parent_gone(pipe: int) -> None:
+        loop.remove_reader(pipe)
         stopping.set()
 
     for number in _STOPS:
         loop.add_signal_handler(number, stop, number)
     if parent is not None:
         loop.add_signal_handler(signal.SIGINT, lambda: None)
-        loop.add_reader(parent, see_parent_gone)
+        loop.add_reader(parent, see_parent_gone, parent)
     beating = asyncio.create_task(_beat())
     try:
         return await serve(stopping)
@@ -143,7 +143,7 @@ class _Crew:
             code = self.work(number, self.lives[0], self._say_ready)
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else 1
-        except BaseException:
+        except BaseException:  # noqa: BLE001  (nothing may unwind into the parent's frames)
             sys.excepthook(*sys.exc_info())
         log.close()
         with contextlib.suppress(OSError):
@@ -174,10 +174,10 @@ class _Crew:
 def supervise(count: int, work: Work, *, ready: Ready, tell: Tell) -> int:
     """Run *work* in *count* forked processes, and again those that crash; return the exit code.
 
-    To be called before there is a thread or an event loop.  *work* gets its number, the
-    pipe from its parent, and what to call when it is ready; *ready* is called here once all of
-    them are; *tell* is told of a crash with number, exit code and seconds to wait, and must leave
-    no thread.  SIGTERM and SIGINT are passed on and waited for; a second one kills.
+    To be called before there is a thread or an event loop.  *work* gets its number, the pipe
+    from its parent, and what to call when it is ready; *ready* is called here once all of them
+    are; *tell* is told of a crash with number, exit code and seconds to wait, and must leave no
+    thread.  SIGTERM and SIGINT are passed on and waited for; a second one kills.
     """
     watched = {*_STOPS, signal.SIGCHLD}
     mask = {int(number) for number in signal.pthread_sigmask(signal.SIG_BLOCK, watched)}

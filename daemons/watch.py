@@ -109,19 +109,19 @@ class Watch:
         await self._sweep.fire_timers(adopts=True)
 
     async def _index(self) -> None:
-        while self._is_calm() and await self._app.store.index(limit=_INDEX_AT_ONCE):
-            await asyncio.sleep(_TICK_S)  # noqa: ASYNC110  (others write between)
+        while self._is_calm() and await self._app.store.index(limit=_INDEX_AT_ONCE):  # noqa: ASYNC110
+            await asyncio.sleep(_TICK_S)  # others write between
 
     async def _retain(self) -> None:
         retention = self._app.settings.retention
-        while await self._app.store.retain(
+        while await self._app.store.retain(  # noqa: ASYNC110
             content_ms=to_ms(retention.content),
             messages_ms=to_ms(retention.messages),
             events_ms=to_ms(retention.events),
             now_ms=self._app.clock.now_ms(),
             limit=_RETAIN_AT_ONCE,
         ):
-            await asyncio.sleep(_TICK_S)  # noqa: ASYNC110  (others write between)
+            await asyncio.sleep(_TICK_S)  # others write between
 
     async def _look_at_clock(self) -> None:
         """Alarm on a jump, remember the offset for the next process, mend waits cut from it."""

@@ -1,5 +1,6 @@
 """`emailerctl serve` and `emailerctl consume`: the two programs, imported when asked for."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from typer import Context, Option
@@ -47,5 +48,5 @@ def consume(
     return run(settings, workers=settings.consumer.workers)
 
 
-def _overrides(said: dict[str, str | int | None]) -> dict[str, str]:
+def _overrides(said: Mapping[str, str | int | None]) -> dict[str, str]:
     return {key: str(value) for key, value in said.items() if value is not None}

@@ -10,6 +10,8 @@ INTERRUPTED = 130
 
 def report(error: EmailerError) -> int:
     """Say what is wrong, all faults of it, and what to do; return the exit code."""
+    if output.shows_traces():
+        output.show_trace(error)
     if isinstance(error, Invalid) and len(error.faults) > 1:
         lines = [f"{fault.pointer or '/'}: {fault.detail}" for fault in error.faults]
         output.error(

@@ -29,6 +29,7 @@ def apply_everywhere(said: Mapping[str, Any]) -> None:
         is_quiet=bool(said.get("quiet")),
         has_colour=False if said.get("no_color") else None,
         answers_yes=bool(said.get("yes")),
+        shows_traces=bool(said.get("debug")),
     )
 
 
@@ -163,5 +164,5 @@ def _write_parameters(
     if ctx.parent is not None:
         with formatter.section("Everywhere"):
             formatter.write_text(
-                "--config FILE  -o table|json|jsonl|id  --json  -q  -y  --no-color  --debug  -h"
+                "--config FILE  -o table|json|jsonl|id  --json  -q  -y  --no-color  --debug"
             )

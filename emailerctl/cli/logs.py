@@ -109,7 +109,7 @@ def _write_past(events: Sequence[Event], *, follows: bool) -> None:
         output.write_json(shapes.listing_shape(event.shape() for event in events))
         return
     if output.form() is Form.TABLE and not output.is_terminal():
-        output.write_text("\t".join(_COLUMNS))
+        output.write_row(_COLUMNS)
     for event in events:
         write_event(event)
 
@@ -131,7 +131,7 @@ def write_event(event: Event) -> None:
     elif output.is_terminal():
         output.write_painted(build_line(event))
     else:
-        output.write_text("\t".join(output.safe(cell) for cell in _cells(event)))
+        output.write_row(_cells(event))
 
 
 def _cells(event: Event) -> list[str]:

@@ -135,8 +135,6 @@ def run(arguments: list[str]) -> int:
     try:
         code = command.main(arguments, prog_name="emailerctl", standalone_mode=False)
     except EmailerError as error:
-        if "--debug" in arguments:
-            output.show_trace(error)
         return errors.report(error)
     except typer.TyperException as error:
         return errors.report_usage(error)

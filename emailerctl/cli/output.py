@@ -41,6 +41,7 @@ class _Manner:
     is_quiet: bool = False
     has_colour: bool | None = None  # None: as the surroundings say
     answers_yes: bool = False
+    shows_traces: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,7 @@ def setup(
     is_quiet: bool = False,
     has_colour: bool | None = None,
     answers_yes: bool = False,
+    shows_traces: bool = False,
 ) -> None:
     """Choose how this run speaks; what is not given stays as it was."""
     global _manner
@@ -105,6 +107,7 @@ def setup(
         is_quiet=is_quiet or _manner.is_quiet,
         has_colour=_manner.has_colour if has_colour is None else has_colour,
         answers_yes=answers_yes or _manner.answers_yes,
+        shows_traces=shows_traces or _manner.shows_traces,
     )
     for stream in (sys.stdout, sys.stderr):  # a locale that lacks a character is no crash
         reconfigure = getattr(stream, "reconfigure", None)
@@ -176,12 +179,18 @@ def listing(
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """Write a table: for people on a terminal, tab-separated and whole on a pipe."""
     if not is_terminal():
-        lines = [columns, *([_to_text(cell) for cell in row] for row in rows)]
-        write_text("\n".join("\t".join(line) for line in lines))
+        write_row(columns)
+        for row in rows:
+            write_row(row)
     elif not rows:
         write_text(f"{title}: none")
     else:
         _draw(title, columns, rows)
+
+
+def write_row(cells: Sequence[Cell]) -> None:
+    """Write a tab-separated row, for programs; no cell has a tab in it."""
+    _write(sys.stdout, "\t".join(map(_to_text, cells)))
 
 
 def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -289,7 +298,7 @@ def error(text: str, *, hint: str = "") -> None:
 
 
 def show_trace(error_: BaseException) -> None:
-    """Show where *error_* comes from (`--debug`)."""
+    """Show where *error_* comes from."""
     _write(sys.stderr, safe_lines("".join(traceback.format_exception(error_)).rstrip()))
 
 
@@ -372,6 +381,11 @@ def _paint(text: str, style: str, *, has_colour: bool) -> str:
         return text
     codes = ";".join(_ANSI[word] for word in style.split())
     return f"\x1b[{codes}m{text}\x1b[0m"
+
+
+def shows_traces() -> bool:
+    """Return whether deliberate errors come with their traceback (`--debug`)."""
+    return _manner.shows_traces
 
 
 # The streams

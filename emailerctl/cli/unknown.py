@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Context, Option, Typer
 
-from emailerctl.cli import messages as messages_, options, output, session
+from emailerctl.cli import messages as messages_
+from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
 from emailerctl.errors import Conflict, NotFound
@@ -77,7 +78,6 @@ def show(ctx: Context, message: options.MessageId) -> None:
 
     Example: emailerctl unknown show 1C6K9Q
     """
-
     from emailerctl.core import operate
 
     async def work(opened: "App") -> tuple[MessageView, int]:

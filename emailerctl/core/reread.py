@@ -18,7 +18,7 @@ def read_fields(raw: bytes, view: MessageView) -> dict[str, object]:
     The blind copies are in the envelope alone.  A key, an expiry and a provider belong to the
     one sending and are left out.
     """
-    parsed = cast("EmailMessage", message_from_string(raw.decode(), policy=policy.SMTPUTF8))
+    parsed = message_from_string(raw.decode(), policy=policy.SMTPUTF8)
     fields: dict[str, object] = {
         "from": next(iter(_read_mailboxes(parsed, "From")), view.header_from),
         "to": _read_mailboxes(parsed, "To"),

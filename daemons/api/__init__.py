@@ -1,0 +1,1 @@
+"""The API daemon: it authenticates, validates, commits, answers.  It never talks to a mail server."""

@@ -1,0 +1,225 @@
+"""What a request may say besides a message: query parameters and the bodies of administration.
+
+Answers have the shapes of `emailerctl.core.shapes`; the message itself is `core/fields.py`.
+"""
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from emailerctl.errors import BadRequest, Fault, Invalid
+from emailerctl.models.address import parse_address
+from emailerctl.models.caller import Caller
+from emailerctl.models.clock import parse_duration, parse_moment, to_ms
+from emailerctl.models.lifecycle import State, WaitingFor
+from emailerctl.models.page import PAGE_DEFAULT, PAGE_LIMIT, MessageFilter
+from emailerctl.models.text import find_unsafe, parse_line, shorten
+from emailerctl.store.base import Suppression
+
+Parameters = Mapping[str, list[bytes]]
+Parse = Callable[[str], object]
+
+_LONGEST = 512  # of one parameter
+_MAX_SEQ = 2**63 - 1
+
+
+def parse_query(given: Parameters, known: Mapping[str, Parse]) -> dict[str, Any]:
+    """Read the parameters of a query, each by its own parser.
+
+    Raises:
+        BadRequest: with every fault.
+    """
+    read: dict[str, Any] = {}
+    faults = []
+    for name, values in given.items():
+        try:
+            read[name] = _parse_parameter(name, values, known)
+        except ValueError as error:
+            faults.append({"parameter": name[:64], "detail": str(error)})
+    if faults:
+        said = "; ".join(f"{fault['parameter']}: {fault['detail']}" for fault in faults[:3])
+        raise BadRequest(said, errors=faults)
+    return read
+
+
+def _parse_parameter(name: str, values: list[bytes], known: Mapping[str, Parse]) -> object:
+    if name not in known:
+        near = get_close_matches(name.lower()[:40], known, n=1)
+        cure = f'did you mean "{near[0]}"?' if near else f"known: {', '.join(known) or 'none'}"
+        raise ValueError(f"is no parameter here; {cure}")
+    if len(values) > 1:
+        raise ValueError("is given more than once")
+    try:
+        text = values[0].decode()
+    except UnicodeDecodeError:
+        raise ValueError("is not UTF-8") from None
+    if len(text) > _LONGEST:
+        raise ValueError(f"has {len(text)} characters; send at most {_LONGEST}")
+    unsafe = find_unsafe(text)
+    if unsafe:
+        raise ValueError(f"{shorten(text)} contains {unsafe}; remove it")
+    return known[name](text)
+
+
+def _one_of(kind: type[State] | type[WaitingFor]) -> Parse:
+    def parse(text: str) -> object:
+        try:
+            return kind(text)
+        except ValueError:
+            raise ValueError(f"{shorten(text)} is not one of {', '.join(kind)}") from None
+
+    return parse
+
+
+def parse_limit(text: str) -> int:
+    """Read how many items a page may have."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= PAGE_LIMIT):
+        raise ValueError(f"{shorten(text)} is not a number from 1 to {PAGE_LIMIT}")
+    return int(text)
+
+
+def parse_seq(text: str) -> int:
+    """Read a sequence number of the event log."""
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _MAX_SEQ):
+        raise ValueError(f"{shorten(text)} is not a sequence number")
+    return int(text)
+
+
+def _parse_moment(text: str) -> int:
+    try:
+        # In a query a plus sign means a space, unless it is written as %2B.
+        return max(parse_moment(text.replace(" ", "+")), 0)
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f"{shorten(text)} is not a moment with an offset; write 2026-11-24T10:00:00Z"
+        ) from None
+
+
+_MESSAGE_FILTERS: Mapping[str, Parse] = {
+    "state": _one_of(State),
+    "waiting_for": _one_of(WaitingFor),
+    "to": str,
+    "from": str,
+    "tag": str,
+    "template": str,
+    "provider": str,
+    "service": str,
+    "since": _parse_moment,
+    "until": _parse_moment,
+    "q": str,
+    "limit": parse_limit,
+    "cursor": str,
+}
+_FIELD_OF = {
+    "to": "recipient",
+    "from": "header_from",
+    "since": "since_ms",
+    "until": "until_ms",
+}
+
+
+def parse_listing(given: Parameters, caller: Caller) -> tuple[MessageFilter, str | None, int]:
+    """Read what a listing of messages is narrowed to, its cursor and its limit.
+
+    Raises:
+        BadRequest: with every fault.
+    """
+    query = parse_query(given, _MESSAGE_FILTERS)
+    cursor, limit = query.pop("cursor", None), query.pop("limit", PAGE_DEFAULT)
+    fields = {_FIELD_OF.get(name, name): value for name, value in query.items()}
+    return MessageFilter(**fields | narrow(fields, caller)), cursor, limit
+
+
+def narrow(query: Mapping[str, Any], caller: Caller) -> dict[str, str]:
+    """Return whose messages are asked for: never more than the caller may see.
+
+    Raises:
+        BadRequest: another service's.
+    """
+    wanted: str = query.get("service", "")
+    if caller.sees is None:
+        return {"service": wanted}
+    if wanted not in ("", caller.sees):
+        raise BadRequest(
+            f"service: this token sees the messages of {caller.sees!r} only",
+            hint="use a token with the scope read:all",
+        )
+    return {"service": caller.sees}
+
+
+def parse_suppression(fields: Mapping[str, object], *, actor: str, now_ms: int) -> Suppression:
+    """Read a suppression: `address`, and optional `service`, `reason`, `detail`, `expires_in`.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults: list[Fault] = []
+    known: Mapping[str, Callable[[object], object]] = {
+        "address": _parse_suppressed,
+        "service": _parse_service,
+        "reason": parse_line,
+        "detail": parse_line,
+        "expires_in": _parse_lifetime,
+    }
+    read: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is None:
+            continue
+        if name not in known:
+            faults.append(Fault(f"/{name[:64]}", f"is unknown; known: {', '.join(known)}"))
+            continue
+        try:
+            read[name] = known[name](value)
+        except ValueError as error:
+            faults.append(Fault(f"/{name}", str(error)))
+    if fields.get("address") is None:
+        faults.append(Fault("/address", "is missing; name the address to suppress"))
+    if faults:
+        raise Invalid(faults)
+    lifetime_ms = read.get("expires_in")
+    return Suppression(
+        address=read["address"],
+        service=read.get("service", ""),
+        reason=read.get("reason") or "manual",
+        detail=read.get("detail", "")[:_LONGEST],
+        created_ms=now_ms,
+        expires_ms=None if lifetime_ms is None else now_ms + lifetime_ms,
+        actor=actor,
+    )
+
+
+def _parse_suppressed(value: object) -> str:
+    return parse_address(value, allow_sandbox=True, allow_local_domains=True)
+
+
+def _parse_service(value: object) -> str:
+    name = parse_line(value)
+    if len(name) > 64:
+        raise ValueError(f"{shorten(name)} is no name of a service")
+    return name
+
+
+def _parse_lifetime(value: object) -> int:
+    lifetime_ms = to_ms(parse_duration(parse_line(value)))
+    if not lifetime_ms:
+        raise ValueError("would end at once")
+    return lifetime_ms
+
+
+def parse_reason(fields: Mapping[str, object]) -> str:
+    """Read the optional `reason` of an act of administration.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults = [
+        Fault(f"/{name[:64]}", "is unknown; known: reason") for name in fields if name != "reason"
+    ]
+    reason = ""
+    try:
+        reason = parse_line(fields.get("reason") or "")
+    except ValueError as error:
+        faults.append(Fault("/reason", str(error)))
+    if faults:
+        raise Invalid(faults)
+    return reason[:_LONGEST]
