@@ -1,1 +1,1 @@
-"""The API daemon: it authenticates, validates, commits, answers.  It never talks to a mail server."""
+"""The API daemon: authenticates, validates, commits, answers; never talks to a mail server."""

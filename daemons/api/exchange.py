@@ -1,13 +1,12 @@
 """One request from its first header to its answer: sizes, times, and what may be read at all.
 
-Tornado would answer a body that is too long with a bare 400 and would hold everybody's bodies in
-memory before anybody is asked for a token (T-12, T-13).
+Tornado would answer a body that is too long with a bare 400, and would hold everybody's bodies
+in memory before anybody is asked for a token (T-12, T-13).
 """
 
 import asyncio
 from collections.abc import Awaitable
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tornado import httputil
 
@@ -20,12 +19,6 @@ if TYPE_CHECKING:
 EARLY_BYTES = 64 * 1024  # a longer body is read only for a token that may send it
 MOST_HELD_BYTES = 256 * 1024 * 1024  # bodies in memory, of one process
 _DRAINED_BYTES = 64 * 1024 * 1024  # read and thrown away, so that the refusal can be read
-
-
-class Request(httputil.HTTPServerRequest):
-    """A request, and who sent it."""
-
-    identity: "asyncio.Future[Any] | None" = None
 
 
 class Exchange(httputil.HTTPMessageDelegate):
@@ -50,7 +43,9 @@ class Exchange(httputil.HTTPMessageDelegate):
     ) -> Awaitable[None] | None:
         """Find the handler; refuse a long body, or ask first who sends it."""
         request = httputil.HTTPServerRequest(
-            connection=self._connection, start_line=start_line, headers=headers  # type: ignore[arg-type]
+            connection=self._connection,
+            start_line=cast("httputil.RequestStartLine", start_line),
+            headers=headers,
         )
         self._handler = self._api.build_handler(request, self)
         length = headers.get("Content-Length")

@@ -213,7 +213,9 @@ def parse_reason(fields: Mapping[str, object]) -> str:
         Invalid: with every fault.
     """
     faults = [
-        Fault(f"/{name[:64]}", "is unknown; known: reason") for name in fields if name != "reason"
+        Fault(f"/{name[:64]}", "is unknown; known: reason")
+        for name in fields
+        if name != "reason"
     ]
     reason = ""
     try:

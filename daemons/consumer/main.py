@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 
 from daemons.consumer.lease import Lease, forget_dead, is_lock_free
 from daemons.consumer.loop import Loop
-from daemons.run import notify, run_daemon, setup_log, supervise
+from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import Watch, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
 from emailerctl.core.deliver import Delivery, Hop
 from emailerctl.core.standing import Standing
 from emailerctl.core.sweep import Sweep
+from emailerctl.errors import EmailerError
 from emailerctl.models.clock import boot_id, to_ms
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
@@ -34,16 +35,26 @@ def run(settings: Settings, *, workers: int = 1) -> int:
         StoreUnusable, ConfigurationError: before anything is started.
     """
     check_ready(settings)
-    if workers > 1:
-        return supervise(
-            workers,
-            lambda _number, ready: _work(settings, ready, is_worker=True),
-            ready=lambda: notify("READY=1"),
+    if workers == 1:
+        return _work(settings, lambda: notify("READY=1"), parent=None)
+
+    def tell(number: int, exit_code: int, wait_s: float) -> None:
+        setup_log(settings)
+        again_in_ms = int(wait_s * 1000)
+        log.log(
+            "worker.ended", "error", worker=number, exit_code=exit_code, again_in_ms=again_in_ms
         )
-    return _work(settings, lambda: notify("READY=1"), is_worker=False)
+        log.close()
+
+    return supervise(
+        workers,
+        lambda _number, parent, ready: _work(settings, ready, parent=parent),
+        ready=lambda: notify("READY=1"),
+        tell=tell,
+    )
 
 
-def _work(settings: Settings, ready: Callable[[], None], *, is_worker: bool) -> int:
+def _work(settings: Settings, ready: Ready, *, parent: int | None) -> int:
     setup_log(settings)
     for warning in settings.warnings:
         log.log("settings.warned", "warning", detail=warning)
@@ -55,9 +66,15 @@ def _work(settings: Settings, ready: Callable[[], None], *, is_worker: bool) -> 
         async with open_app(settings, on_fatal=_end, logs_events=True) as app:
             return await consume(app, stopping, ready)
 
-    code = run_daemon(serve, is_worker=is_worker)
-    log.close()
-    return code
+    try:
+        return run_daemon(serve, parent=parent)
+    except EmailerError as error:
+        if parent is None:
+            raise
+        log.log("consumer.refused", "error", detail=error.detail, hint=error.cure)
+        return error.exit_code
+    finally:
+        log.close()
 
 
 def _end(error: BaseException) -> None:

@@ -1,6 +1,7 @@
-"""`emailerctl serve` and `emailerctl consume`: the two programs, imported when asked for."""
+"""`emailerctl serve`, `consume` and `dev`: the programs, imported when they are asked for."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 from typer import Context, Option
@@ -46,6 +47,28 @@ def consume(
     said = {"consumer.concurrency": concurrency, "consumer.workers": workers}
     settings = session.load_settings(ctx, _overrides(said))
     return run(settings, workers=settings.consumer.workers)
+
+
+def dev(
+    port: Annotated[
+        int | None,
+        Option(metavar="PORT", min=1, max=65535, help="The API's; else 8080 or the next free."),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        Option(metavar="DIR", help="Use this folder, and keep it; else a throw-away one."),
+    ] = None,
+    keep: Annotated[
+        bool, Option("--keep", help="Don't remove the throw-away folder at the end.")
+    ] = False,
+) -> int:
+    """Run API, consumer and an inbox that catches every mail, and print a curl line to try.
+
+    Example: emailerctl dev
+    """
+    from emailerctl.cli.dev import run
+
+    return run(port=port, store=store, keep=keep)
 
 
 def _overrides(said: Mapping[str, str | int | None]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Reading the event log in order, without gap or repeat: the past, and what comes."""
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 
@@ -54,10 +53,12 @@ async def follow(
     store: Store, filter_: EventFilter, after_seq: int
 ) -> AsyncIterator[Event | None]:
     """Yield the events after *after_seq* that fit, and gaps, for ever; None: none for now."""
+    from asyncio import sleep
+
     while True:
         async for event in read_after(store, filter_, after_seq):
             after_seq = event.seq
             if event.type == GAP or filter_.admits(event):
                 yield event
         yield None
-        await asyncio.sleep(_POLL_S)
+        await sleep(_POLL_S)

@@ -73,6 +73,10 @@ class Command(TyperCommand):
         _take_root_options(self, ctx)
         return super().invoke(ctx)
 
+    def collect_usage_pieces(self, ctx: "Context") -> list[str]:
+        """Return what follows the command's name; a required argument has no braces."""
+        return [piece.strip("{}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_help_text(self, ctx: "Context", formatter: "HelpFormatter") -> None:
         """Write what the command does, and its examples."""
         _write_help_text(self.help or "", formatter)

@@ -12,7 +12,6 @@ import emailerctl
 from emailerctl.cli import (
     config,
     daemons,
-    dev,
     errors,
     logs,
     messages,
@@ -60,7 +59,7 @@ def _build() -> Typer:
     app.callback()(root)
     for heading, verbs in (
         (_DAILY, (send.send, logs.logs, messages.show, messages.retry, status.status)),
-        (_PROGRAMS, (dev.dev, daemons.serve, daemons.consume)),
+        (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume)),
     ):
         for verb in verbs:
             app.command(rich_help_panel=heading)(verb)

@@ -28,7 +28,7 @@ _DONE = {
     Verb.RETRY: "queued",
     Verb.RESOLVE: "resolved",
 }
-COLUMNS = ("id", "state", "accepted", "from", "to", "subject", "waits for", "reply")
+COLUMNS = ("id", "state", "accepted", "to", "subject", "from", "details")
 
 
 @app.command("list")
@@ -103,17 +103,20 @@ def write_page(title: str, page: Page[MessageView], now_ms: int) -> None:
 def _row(view: MessageView, now_ms: int) -> list[Cell]:
     first, others = view.recipients[0], len(view.recipients) - 1
     shown = next((r for r in view.recipients if r.state is view.state), first)
-    waits = shown.waiting_for or shown.reason or ""
-    due = Moment(shown.due_ms, now_ms) if waits in {"retry", "send_at"} else None
+    why = shown.reason or shown.waiting_for or ""
+    due = Moment(shown.due_ms, now_ms)
+    details = [
+        f"{why} {output.show_moment(due)}" if why in {"retry", "send_at"} else why,
+        shown.reply,
+    ]
     return [
         to_public(MESSAGE, view.message_id),
         view.state,
         Moment(view.created_ms, now_ms),
-        view.header_from,
         shown.address + (f" +{others}" if others else ""),
         view.subject,
-        f"{waits} {output.show_moment(due)}" if due else waits,
-        shown.reply,
+        view.header_from,
+        ": ".join(filter(None, details)),
     ]
 
 

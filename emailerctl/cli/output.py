@@ -87,6 +87,7 @@ _UNSAFE = re.compile(
 )
 _SPACE = frozenset("\t\n\v\f\r\x85\u2028\u2029")
 _STANDS_IN = "\ufffd"
+_SHORT = 20  # characters of a column that is never wrapped: ids, states, numbers
 
 _manner = _Manner()
 
@@ -206,10 +207,12 @@ def _draw(title: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) ->
         header_style="dim",
         padding=(0, 2, 0, 0),
     )
-    for column in columns:
-        drawn.add_column(Text(column), overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(_to_text(c), style=COLOURS.get(str(c), "")) for c in row))
+    cells = [[_to_text(cell) for cell in row] for row in rows]
+    for index, column in enumerate(columns):
+        is_short = max(len(row[index]) for row in cells) <= _SHORT
+        drawn.add_column(Text(column), overflow="fold", no_wrap=is_short)
+    for row in cells:
+        drawn.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     has_colour = is_coloured(sys.stdout)
     console = Console(
         file=sys.stdout,

@@ -1,6 +1,5 @@
 """`emailerctl send`: one message by hand, through the same rules as the API's."""
 
-import asyncio
 import base64
 import sys
 from pathlib import Path
@@ -136,6 +135,8 @@ def send(
 
 async def _wait(opened: "App", message_id: int, limit_ms: int) -> int:
     """Follow a message to its end; return the exit code."""
+    import asyncio
+
     try:
         async with asyncio.timeout(limit_ms / 1000):
             view = await _find_end(opened, message_id)

@@ -1,6 +1,5 @@
 """One run of a command against the store: settings, the opened app, who acts."""
 
-import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
@@ -37,6 +36,8 @@ def run(ctx: Context, work: Callable[["App"], Awaitable[Answer]]) -> Answer:
     Raises:
         EmailerError: what *work* raises, or why the store can't be opened.
     """
+    import asyncio
+
     from emailerctl.wiring import open_app
 
     settings = load_settings(ctx)

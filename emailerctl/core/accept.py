@@ -21,6 +21,7 @@ from emailerctl.errors import (
     IdempotencyKeyInvalid,
     IdempotencyKeyReused,
     Invalid,
+    OutcomeUnknown,
     Overloaded,
     StorageFull,
 )
@@ -120,6 +121,12 @@ class Acceptance:
                 receipt = await self._store.add(message, now_ms=self._clock.now_ms())
             except IdTaken:
                 continue
+            except OutcomeUnknown as error:  # one for a whole group: each names its own (F-IN-06)
+                raise OutcomeUnknown(
+                    error.detail,
+                    retry_after_s=error.retry_after_s,
+                    id=to_public(MESSAGE, message.message_id),
+                ) from error
             if receipt.is_replay:
                 return self._recognise(receipt, asked)
             return replace(receipt, warnings=tuple(self._warn(message, receipt, chain)))

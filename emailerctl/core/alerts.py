@@ -1,7 +1,7 @@
-"""The built-in alerts (product.md §7): what is wrong enough to tell somebody, and in which words.
+"""The built-in alerts (product.md §7): what is wrong enough to tell somebody, in which words.
 
-Pure: facts in, sentences out.  `daemons/watch.py` gathers the facts, both daemons raise them, and
-the store sees to it that one process tells.
+Pure: facts in, sentences out.  `daemons/watch.py` gathers the facts, both daemons raise them,
+and the store sees to it that one process tells.
 """
 
 from collections.abc import Mapping, Sequence
@@ -69,8 +69,8 @@ def judge(facts: Facts) -> Mapping[AlertName, str]:
     is_late = queue.oldest_due_ms is not None and now_ms - queue.oldest_due_ms > _DUE_MS
     if is_late and queue.pause is None:
         found[AlertName.QUEUE_LATE] = (
-            f"a message has been due since {to_text(queue.oldest_due_ms or 0)}, {queue.ready} are "
-            "ready; look: emailerctl status"
+            f"a message has been due since {to_text(queue.oldest_due_ms or 0)}, "
+            f"{queue.ready} are ready; look: emailerctl status"
         )
     if queue.pause is not None and now_ms - queue.pause.since_ms > _PAUSE_MS:
         found[AlertName.PAUSED] = (
@@ -103,7 +103,7 @@ def _judge_next_hops(facts: Facts) -> dict[AlertName, str]:
     closed = [chain for chain in facts.chains if chain and all(name in shut for name in chain)]
     if closed:
         found[AlertName.CHAIN_SHUT] = (
-            f"every next hop of {' > '.join(closed[0])} is paused or disabled: its messages wait; "
-            f"look: emailerctl providers list"
+            f"every next hop of {' > '.join(closed[0])} is paused or disabled: its messages "
+            "wait; look: emailerctl providers list"
         )
     return found

@@ -53,17 +53,15 @@ def fingerprint(fields: Mapping[str, object]) -> bytes:
     NUL, and the value: text in UTF-8 after a double quote, anything else as canonical JSON.
     Takes whatever JSON is, since it comes before validation.
     """
-    parts = []
+    parts: list[bytes] = []
     for name in sorted(fields):
         value = fields[name]
         if value is None:
             continue
-        octets = name.encode(errors="surrogatepass")
-        text = f'"{value}' if isinstance(value, str) else _encode(value)
-        hashed = b"%b\0%b" % (octets, text.encode(errors="surrogatepass"))
-        digest = blake2b(hashed, digest_size=_DIGEST_OCTETS).digest()
-        kept = octets[:_NAME_OCTETS]
-        parts.append(b"%c%b%b" % (len(kept), kept, digest))
+        text = f'{name}\0"{value}' if isinstance(value, str) else f"{name}\0{_encode(value)}"
+        digest = blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_OCTETS)
+        kept = name.encode("utf-8", "surrogatepass")[:_NAME_OCTETS]
+        parts += (bytes((len(kept),)), kept, digest.digest())
     return b"".join(parts)
 
 

@@ -10,7 +10,7 @@ Text is taken as lines: every line ending becomes CRLF, and the last line gets o
 import binascii
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from hashlib import blake2b
 from urllib.parse import quote
@@ -32,6 +32,7 @@ _QUOTES = re.compile(r'(["\\])')
 _FROM_LINE = re.compile(rb"(?m)^From [^\r\n]*")
 # Beyond what RFC 2047 5 (3) lets stand in a phrase; a space becomes an underscore.
 _Q_UNSAFE = re.compile(rb"[^ A-Za-z0-9!*+/-]")
+_Q_CONTINUATIONS = ("=8", "=9", "=A", "=B")  # of an octet that does not begin a character
 _ATTRIBUTE_SAFE = "!#$&+^`|"  # RFC 2231 attribute-char beyond letters, digits and _.-~
 
 # Room for text in an encoded word (RFC 2047 2): the first fits beside "Reply-To: ".  After
@@ -274,24 +275,30 @@ def _fold(name: str, words: Sequence[str]) -> str:
 def _encoded_words(text: str, room: int = _ENCODED_CHARACTERS) -> list[str]:
     """Return RFC 2047 encoded words, none cutting a character; Q or B, whichever is shorter."""
     octets = text.encode()
-    is_q = len(_Q_UNSAFE.findall(octets)) * 6 <= len(octets)
+    if len(_Q_UNSAFE.findall(octets)) * 6 <= len(octets):
+        return [f"=?utf-8?q?{chunk}?=" for chunk in _split_q(octets, room)]
     words = []
-    at = 0
-    while at < len(octets):
-        end = at + (room if is_q else room // 4 * 3)
-        while is_q and len(_encode_q(octets[at:end])) > room:
+    while octets:
+        end = room // 4 * 3
+        while octets[end : end + 1] and octets[end] & 0xC0 == 0x80:  # within a character
             end -= 1
-        while end < len(octets) and octets[end] & 0xC0 == 0x80:  # in the middle of a character
-            end -= 1
-        chunk = octets[at:end]
-        word = _encode_q(chunk) if is_q else binascii.b2a_base64(chunk, newline=False)
-        words.append(f"=?utf-8?{'q' if is_q else 'b'}?{word.decode()}?=")
-        at = end
+        chunk = binascii.b2a_base64(octets[:end], newline=False).decode()
+        words.append(f"=?utf-8?b?{chunk}?=")
+        octets = octets[end:]
     return words
 
 
-def _encode_q(octets: bytes) -> bytes:
-    return _Q_UNSAFE.sub(lambda found: b"=%02X" % found[0][0], octets).replace(b" ", b"_")
+def _split_q(octets: bytes, room: int) -> Iterator[str]:
+    """Yield *octets* in the Q encoding of RFC 2047 4.2, cut between characters."""
+    quoted = _Q_UNSAFE.sub(lambda found: b"=%02X" % found[0][0], octets)
+    rest = quoted.replace(b" ", b"_").decode()
+    while len(rest) > room:
+        end = room
+        while "=" in rest[end - 2 : end] or rest.startswith(_Q_CONTINUATIONS, end):
+            end -= 1  # within an escape, or within a character
+        yield rest[:end]
+        rest = rest[end:]
+    yield rest
 
 
 def _escape(text: str) -> str:

@@ -11,7 +11,8 @@ from emailerctl.core.fields import parse_instant
 from emailerctl.errors import AmbiguousId, Fault, Forbidden, Invalid, NotFound
 from emailerctl.models.caller import Caller, Scope
 from emailerctl.models.clock import Clock, parse_duration, to_ms, to_text
-from emailerctl.models.ids import MESSAGE, parse_prefix, to_public
+from emailerctl.models.ids import MESSAGE, parse_prefix, parse_public, to_public
+from emailerctl.models.message import MessageView
 from emailerctl.models.text import parse_line, shorten
 from emailerctl.store.base import Order, OrderResult, Resolution, Store, Verb
 
@@ -27,7 +28,7 @@ _FIELDS: Mapping[Verb, Sequence[str]] = {
 }
 
 
-async def carry_out(  # noqa: PLR0913
+async def carry_out(
     store: Store,
     clock: Clock,
     caller: Caller,
@@ -93,6 +94,21 @@ async def resolve_id(store: Store, text: str, *, service: str | None) -> int:
             candidates=candidates,
         )
     return found[0]
+
+
+async def load_message(store: Store, text: str, *, service: str | None) -> MessageView:
+    """Return the message that *text* means, with its recipients and attempts.
+
+    Raises:
+        NotFound, AmbiguousId: see `resolve_id`.
+    """
+    message_id = parse_public(MESSAGE, text)
+    if message_id is None:
+        message_id = await resolve_id(store, text, service=service)
+    view = await store.find_message(message_id, service=service)
+    if view is None:
+        raise NotFound(f"there is no message {shorten(text)}")
+    return view
 
 
 def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:

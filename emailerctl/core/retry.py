@@ -9,7 +9,7 @@ from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.store.base import Claim, Settlement
 
 _SOON_MS = 1_000  # after what was nobody's fault (a dead pooled connection)
-_RETRY_AFTER_MOST_MS = 86_400_000  # no server makes us wait longer than a day
+_RETRY_AFTER_MOST_MS = 3_600_000  # no server makes us wait longer than an hour (F-PR-07)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Decision:
     schedule_step: int
 
 
-def decide(  # noqa: PLR0913
+def decide(
     outcomes: Mapping[int, Outcome],
     claim: Claim,
     *,
@@ -57,11 +57,11 @@ def decide(  # noqa: PLR0913
     """Turn one attempt's outcomes into life-cycle steps.
 
     A PERMANENT outcome ends the matter, UNKNOWN leaves it open.  What a next hop did not accept
-    for its own reasons goes to the next in the chain at once; when the chain is exhausted, and
-    for everything else that is TRANSIENT, the schedule advances, until the message is too old.
-    A wait that the server names can only make ours longer.
+    for its own reasons, for good or not, goes to the next in the chain at once; when the chain
+    is exhausted, and for everything else that is TRANSIENT, the schedule advances, until the
+    message is too old.  A wait that the server names can only make ours longer.
     """
-    deferred = [outcome for outcome in outcomes.values() if outcome.kind is Kind.TRANSIENT]
+    deferred = [outcome for outcome in outcomes.values() if _is_for_later(outcome)]
     goes_on = bool(deferred) and all(outcome.party is Party.NEXT_HOP for outcome in deferred)
     if goes_on and chain_index + 1 < chain_length:
         due_ms, waiting_for, step = now_ms, WaitingFor.READY, claim.schedule_step
@@ -71,9 +71,11 @@ def decide(  # noqa: PLR0913
         waiting_for, chain_index = WaitingFor.RETRY, 0
     too_old_ms = claim.age_from_ms + policy.max_age_ms
     is_too_old = may_expire and now_ms >= too_old_ms
-    due_ms = min(due_ms, max(too_old_ms, now_ms))
-    if claim.expires_ms is not None:
-        due_ms = min(due_ms, max(claim.expires_ms, now_ms))
+    for end_ms in (too_old_ms, claim.expires_ms):
+        # One that has passed is believed only where it ends the message (F-CL-01): due at once
+        # and not expired would be tried again without a pause.
+        if end_ms is not None and (may_expire or end_ms > now_ms):
+            due_ms = min(due_ms, max(end_ms, now_ms))
     resend_at_ms = None
     if claim.on_unknown is OnUnknown.RESEND:
         wait_ms = resend_wait_ms(final_reply_ms, expires_ms=claim.expires_ms, now_ms=now_ms)
@@ -90,15 +92,20 @@ def decide(  # noqa: PLR0913
     )
 
 
+def _is_for_later(outcome: Outcome) -> bool:
+    is_refusal = outcome.kind is Kind.PERMANENT
+    return outcome.kind is Kind.TRANSIENT or (is_refusal and outcome.party is Party.NEXT_HOP)
+
+
 def _settle(outcome: Outcome, *, is_too_old: bool, resend_at_ms: int | None) -> Settlement:
     if outcome.kind is Kind.ACCEPTED:
         return Settlement(cause=Cause.HANDED_OVER, outcome=outcome)
     if outcome.kind is Kind.UNKNOWN:
         return Settlement(cause=Cause.UNANSWERED, outcome=outcome, resend_at_ms=resend_at_ms)
-    if outcome.kind is Kind.TRANSIENT and not is_too_old:
+    if _is_for_later(outcome):
+        if is_too_old:
+            return Settlement(cause=Cause.ABANDONED, outcome=outcome, reason=Reason.EXHAUSTED)
         return Settlement(cause=Cause.DEFERRED, outcome=outcome)
-    if outcome.kind is Kind.TRANSIENT:
-        return Settlement(cause=Cause.ABANDONED, outcome=outcome, reason=Reason.EXHAUSTED)
     if outcome.party is Party.RECIPIENT:
         return Settlement(cause=Cause.REFUSED, outcome=outcome)
     return Settlement(cause=Cause.ABANDONED, outcome=outcome, reason=Reason.REJECTED)

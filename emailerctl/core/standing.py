@@ -1,4 +1,4 @@
-"""Standing: which next hops take mail now, as the store says and this process has just learnt."""
+"""Standing: which next hops take mail now, as the store says and this process has learnt."""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,6 +44,7 @@ class Standing:
 
     async def pause(self, name: str, alarm: Alarm, reply: str) -> None:
         """Pause a next hop that refused our credentials, until an operator or new settings."""
+        await self.refresh()  # an operator may just have disabled it
         if self.is_open(name):
             await self._set(name, HopState.PAUSED, f"{alarm}: {reply}")
 

@@ -61,11 +61,8 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) == len(pairs):
         return members
-    seen = set()
-    for key, _ in pairs:
-        if key in seen:
-            break
-        seen.add(key)
+    keys = [key for key, _ in pairs]
+    key = next(key for at, key in enumerate(keys) if key in keys[:at])
     raise MalformedJson(f"the key {shorten(key)} appears twice in one object")
 
 
@@ -107,14 +104,10 @@ def _check_structure(body: bytes) -> None:
                 )
 
 
-def _check_depth(value: object, depth: int) -> None:
+def _check_depth(value: dict[str, object] | list[object], depth: int) -> None:
     if depth > MAX_DEPTH:
         raise MalformedJson(_TOO_DEEP)
-    if isinstance(value, dict):
-        value = value.values()
-    elif not isinstance(value, list):
-        return
-    for item in value:
+    for item in value.values() if isinstance(value, dict) else value:
         if isinstance(item, dict | list):
             _check_depth(item, depth + 1)
 

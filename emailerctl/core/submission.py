@@ -117,7 +117,7 @@ class Times:
     expires_ms: int | None
 
 
-def parse_submission(  # noqa: PLR0913
+def parse_submission(
     fields: Mapping[str, object],
     limits: Limits,
     *,

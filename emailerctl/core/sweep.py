@@ -43,28 +43,33 @@ class Sweep:
         self._clock = clock
 
     async def void_leases(self) -> int:
-        """End the leases of consumers that died or lapsed; return how many messages that touched.
+        """End the leases that are over; return how many messages that touched.
 
         A dead process (its lock is free, or it lived in another boot) loses all its leases at
-        once; one that merely stopped renewing loses what it has not marked.
+        once; one that merely stopped renewing loses what it has not marked.  A marked lease
+        ends with its own time, also that of a consumer that is well, our own among them: an
+        answer that did not come by then leaves its recipients unknown, and testifies if it
+        still comes.
         """
         touched = 0
         for consumer in await self._store.list_consumers():
-            if consumer.consumer_id == self._own_id:
-                continue
-            is_dead = consumer.boot_id != self._boot_id or self._is_dead(consumer.consumer_id)
-            if is_dead or consumer.lease_until_ms <= self._clock.boot_ms():
-                touched += await self._store.void(
-                    consumer.consumer_id,
-                    is_dead=is_dead,
-                    now_ms=self._clock.now_ms(),
-                    boot_ms=self._clock.boot_ms(),
-                    resend_after_ms=self._resend_after_ms,
-                )
+            is_own = consumer.consumer_id == self._own_id
+            is_dead = not is_own and (
+                consumer.boot_id != self._boot_id or self._is_dead(consumer.consumer_id)
+            )
+            boot_ms = self._clock.boot_ms()
+            touched += await self._store.void(
+                consumer.consumer_id,
+                is_dead=is_dead,
+                is_lapsed=not is_own and consumer.lease_until_ms <= boot_ms,
+                now_ms=self._clock.now_ms(),
+                boot_ms=boot_ms,
+                resend_after_ms=self._resend_after_ms,
+            )
         return touched
 
     async def fire_timers(self, *, adopts: bool = False) -> int:
-        """Do what fell due; *adopts*: take over the work of next hops that left the settings."""
+        """Do what fell due; *adopts*: take over the work of next hops that are gone."""
         return await self._store.sweep(
             hops=self._hops if adopts else None,
             now_ms=self._clock.now_ms(),

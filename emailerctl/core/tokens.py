@@ -108,7 +108,7 @@ def _hash_secret(secret: str) -> bytes:
 # Making, rotating, revoking and finding.
 
 
-async def create(  # noqa: PLR0913
+async def create(
     store: Store,
     clock: Clock,
     rng: Random,
@@ -316,6 +316,10 @@ class TokenBook:
         self._proven: dict[bytes, int] = {}  # hash of a whole text -> the token it proved to be
         self._failures: dict[str, _Failures] = {}
         self._used: dict[int, int] = {}
+
+    async def load(self) -> None:
+        """Read the tokens ahead of the first request, which then does not wait for it."""
+        await self._refresh()
 
     async def authenticate(self, presented: str, *, remote: str) -> Caller:
         """Return who presents this token.

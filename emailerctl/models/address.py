@@ -175,10 +175,7 @@ def _parse_by_library(text: str, *, allow_sandbox: bool) -> str:
     domain = found.ascii_domain
     if domain.rpartition(".")[2] in _SPECIAL_USE and domain != SANDBOX_DOMAIN:
         raise AddressInvalid(_explain(text, f"test tokens reach @{SANDBOX_DOMAIN} only"))
-    wire = f"{found.local_part}@{domain}"
-    if len(wire.encode()) > ADDRESS_OCTETS:
-        raise AddressInvalid(f"{shorten(text)} is longer than {ADDRESS_OCTETS} octets")
-    return wire
+    return f"{found.local_part}@{domain}"
 
 
 def _explain(text: str, reason: str) -> str:

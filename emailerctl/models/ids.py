@@ -24,14 +24,12 @@ TOKEN = "tok"  # noqa: S105  (a prefix, not a secret)
 
 def build_message_id(now_ms: int, rng: Random) -> int:
     """Return a new id for a message accepted at *now_ms*; unique but for 21 random bits."""
-    return ((now_ms - _EPOCH_MS) << _RANDOM_BITS | rng.getrandbits(_RANDOM_BITS)) & (
-        2**_BITS - 1
-    )
+    return ((now_ms - _EPOCH_MS) << _RANDOM_BITS | rng.getrandbits(_RANDOM_BITS)) & _LARGEST
 
 
 def first_id_at(moment_ms: int) -> int:
     """Return the smallest id that a message accepted at *moment_ms* can have."""
-    return max(moment_ms - _EPOCH_MS, 0) << _RANDOM_BITS
+    return min(max(moment_ms - _EPOCH_MS, 0) << _RANDOM_BITS, _LARGEST)
 
 
 def build_lease_token(rng: Random) -> int:

@@ -126,8 +126,8 @@ STEPS: MappingProxyType[Cause, tuple[frozenset[State], State]] = MappingProxyTyp
     }
 )
 
-# Positive evidence (a copy went out) steps for any attempt; negative evidence steps only for the
-# recipient's newest marked attempt (delivery.md §2, "Testify").
+# Positive evidence (a copy went out) steps for any attempt; negative evidence steps only for
+# the recipient's newest marked attempt (delivery.md §2, "Testify").
 POSITIVE_EVIDENCE = frozenset({Cause.RESOLVED_SENT, Cause.DELIVERY_REPORTED})
 
 # A recipient in one of these has a row of work (invariant I10).

@@ -62,7 +62,9 @@ class EventFilter:
             and (not self.service or event.service == self.service)
             and (self.state is None or event.to_state is self.state)
             and (not self.provider or event.provider == self.provider)
-            and (not self.recipient or (event.recipient or "").lower() == self.recipient.lower())
+            and (
+                not self.recipient or (event.recipient or "").lower() == self.recipient.lower()
+            )
         )
 
 
@@ -78,4 +80,7 @@ def decode_cursor(cursor: str) -> int:
         ValueError: not one of ours.
     """
     padded = cursor + "=" * (-len(cursor) % 4)
-    return int(base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True))
+    digits = base64.b64decode(padded.encode("ascii"), altchars=b"-_", validate=True)
+    if not digits.isdigit() or int(digits) >= 1 << 63:
+        raise ValueError("no position")
+    return int(digits)

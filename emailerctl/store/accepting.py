@@ -12,7 +12,7 @@ from emailerctl.store.base import IdTaken
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import is_suppressed, to_json, write_event
 
-TOKEN_EPOCH = "token_epoch"  # noqa: S105  (the name of a note)
+TOKEN_EPOCH = "token_epoch"
 
 
 def add(tx: Tx, message: NewMessage, now_ms: int) -> Receipt:

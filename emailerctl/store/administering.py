@@ -6,6 +6,7 @@ from typing import Any
 
 from emailerctl.errors import BadRequest, Conflict, NotFound
 from emailerctl.models.page import Page
+from emailerctl.models.text import shorten
 from emailerctl.store import statements as sql
 from emailerctl.store.accepting import TOKEN_EPOCH, read_epoch
 from emailerctl.store.base import (
@@ -124,10 +125,10 @@ def list_suppressions(
 ) -> Page[Suppression]:
     """Return suppressions by address; *prefix* narrows."""
     try:
-        start = json.loads(bytes.fromhex(cursor)) if cursor else [prefix.lower(), ""]
-        address, of_service = (str(part) for part in start)
+        start = bytes.fromhex(cursor).decode().split("\0") if cursor else (prefix.lower(), "")
+        address, of_service = start
     except ValueError as error:
-        raise BadRequest(f"the cursor {cursor!r} is not one of ours") from error
+        raise BadRequest(f"the cursor {shorten(cursor)} is not one of ours") from error
     rows: Any = tx.all(
         sql.SUPPRESSIONS,
         {
@@ -152,7 +153,7 @@ def list_suppressions(
     ]
     if len(rows) <= limit:
         return Page(found, None)
-    return Page(found, json.dumps(rows[limit][:2]).encode().hex())
+    return Page(found, "\0".join(rows[limit][:2]).encode().hex())
 
 
 def list_next_hops(tx: Tx) -> list[NextHop]:
@@ -191,14 +192,17 @@ def set_next_hop(tx: Tx, hop: NextHop) -> None:
 
 def raise_alert(tx: Tx, alert: Alert) -> bool:
     """Raise an alert; True when it was not raised before."""
-    return 1 == tx.run(
-        sql.RAISE_ALERT,
-        {
-            "name": alert.name,
-            "detail": alert.detail,
-            "since_at": alert.since_ms,
-            "notified_at": alert.notified_ms,
-        },
+    return (
+        tx.run(
+            sql.RAISE_ALERT,
+            {
+                "name": alert.name,
+                "detail": alert.detail,
+                "since_at": alert.since_ms,
+                "notified_at": alert.notified_ms,
+            },
+        )
+        == 1
     )
 
 

@@ -5,7 +5,7 @@ Each is a query for what must not be; `emailerctl store audit` shows what they f
 
 from typing import Any
 
-from emailerctl.models.lifecycle import STEPS, fold, State
+from emailerctl.models.lifecycle import STEPS, State, fold
 from emailerctl.store.base import Breach
 from emailerctl.store.driver import Tx
 
@@ -20,6 +20,12 @@ _QUERIES: tuple[tuple[str, str, str], ...] = (
             WHERE NOT EXISTS (SELECT 1 FROM recipients r WHERE r.message_id = m.id)""",
     ),
     (
+        "I1",
+        "a recipient without its message",
+        """SELECT r.message_id, r.address FROM recipients r
+            WHERE NOT EXISTS (SELECT 1 FROM messages m WHERE m.id = r.message_id)""",
+    ),
+    (
         "I2",
         "a recipient is sent without an accepted attempt or a resolution",
         """SELECT r.message_id, r.address FROM recipients r
@@ -30,7 +36,8 @@ _QUERIES: tuple[tuple[str, str, str], ...] = (
                                WHERE e.message_id = r.message_id AND e.n = r.n
                                  AND e.type = 'recipient.resolved_sent')
               AND EXISTS (SELECT 1 FROM events e
-                           WHERE e.message_id = r.message_id AND e.type = 'message.accepted')""",
+                           WHERE e.message_id = r.message_id
+                             AND e.type = 'message.accepted')""",
     ),
     (
         "I3",
@@ -64,6 +71,18 @@ _QUERIES: tuple[tuple[str, str, str], ...] = (
         """SELECT e.message_id, 'recipient ' || e.n || ' marked twice at event ' || e.seq
              FROM events e
             WHERE e.type = 'recipient.marked' AND e.from_state <> 'queued'""",
+    ),
+    (
+        "I5",
+        "two attempts overlapped past their marks",
+        """SELECT e.message_id, 'attempts ' || p.attempt || ' and ' || e.attempt
+             FROM events e JOIN events p ON p.message_id = e.message_id AND p.seq < e.seq
+            WHERE e.type = 'recipient.marked' AND p.type = 'recipient.marked'
+              AND p.attempt <> e.attempt
+              AND NOT EXISTS (SELECT 1 FROM events x
+                               WHERE x.message_id = p.message_id AND x.n = p.n
+                                 AND x.seq > p.seq AND x.seq < e.seq
+                                 AND x.from_state = 'sending' AND x.to_state <> 'sending')""",
     ),
     (
         "I6",
@@ -109,6 +128,14 @@ _QUERIES: tuple[tuple[str, str, str], ...] = (
         "a sending recipient without a marked lease",
         """SELECT r.message_id, r.address FROM recipients r JOIN work w USING (message_id)
             WHERE r.state = 'sending' AND (w.lease_token IS NULL OR w.marked_at IS NULL)""",
+    ),
+    (
+        "I10",
+        "work is leased to a consumer that has ended: nobody will take it",
+        """SELECT w.message_id, w.waiting_for FROM work w
+            WHERE w.lease_token IS NOT NULL
+              AND NOT EXISTS (SELECT 1 FROM consumers c
+                               WHERE c.id = w.lease_owner AND c.ended_at IS NULL)""",
     ),
 )
 

@@ -1,4 +1,4 @@
-"""The message log's contract: verbs in the language of mail, every writing verb one transaction.
+"""The message log's contract: verbs in the language of mail; a writing verb is one transaction.
 
 No verb takes or returns a row, a cursor or SQL.  Moments are integer milliseconds; `now_ms` is
 the wall clock, `boot_ms` the boot clock (leases only).
@@ -83,7 +83,7 @@ class AttemptResult:
 
     Attributes:
         marked: the recipients for which the mark was granted.
-        is_recorded: False where nothing was asked of a next hop (a gate refused): no attempt row.
+        is_recorded: False where nothing was asked of a next hop (a gate refused): no row.
         due_ms, waiting_for, next_hop, chain_index, schedule_step: where the recipients that
             stay queued go from here.
     """
@@ -119,7 +119,7 @@ class Due:
     is_paused: bool = False
 
 
-class IdTaken(Exception):  # noqa: N818  (not an error: build the message again)
+class IdTaken(Exception):
     """Another message has that id: 21 random bits met within one millisecond."""
 
 
@@ -453,6 +453,7 @@ class Store(Protocol):
         consumer_id: int,
         *,
         is_dead: bool,
+        is_lapsed: bool = True,
         now_ms: int,
         boot_ms: int,
         resend_after_ms: int,
@@ -460,8 +461,9 @@ class Store(Protocol):
         """End the leases of a consumer; return how many messages that touched.
 
         *is_dead*: the process is gone, all its leases are void and the consumer has ended.
-        Otherwise only its lease ran out: unmarked claims are void, marked ones when their own
-        lease ended.  Sending recipients become unknown, never queued.
+        *is_lapsed*: its right ran out, so unmarked claims are void.  A marked claim is over
+        when its own time ended, whatever its consumer does.  Sending recipients become unknown,
+        never queued.
         """
         ...
 
@@ -536,7 +538,7 @@ class Store(Protocol):
     async def list_events(
         self, filter_: EventFilter, *, after_seq: int, limit: int
     ) -> list[Event]:
-        """Return events after *after_seq* in order, led by a `gap` where retention removed some."""
+        """Return events after *after_seq* in order, led by a `gap` where some were removed."""
         ...
 
     async def last_seq(self) -> int:

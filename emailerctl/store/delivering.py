@@ -82,10 +82,11 @@ def find_due(tx: Tx, rooms: Mapping[str, int], now_ms: int, *, is_idle: bool) ->
 
 def _find_next(tx: Tx, rooms: Mapping[str, int], now_ms: int) -> int | None:
     lanes = itertools.product(rooms, Priority)
-    rows = (
+    rows = [
         tx.one(sql.NEXT_DUE, {"next_hop": hop, "priority": int(priority), "now": now_ms})
         for hop, priority in lanes
-    )
+    ]
+    rows.append(tx.one(sql.NEXT_SUSPECT, {"now": now_ms}))
     return min((cast("int", row[0]) for row in rows if row), default=None)
 
 
@@ -96,8 +97,13 @@ def claim(
     now_ms: int,
     make_token: Callable[[], int],
 ) -> list[Claim]:
-    """Give those that are due and free to the consumer; nothing to one that was declared dead."""
+    """Give those that are due and free to the consumer.
+
+    Nothing to one that was declared dead, and nothing during a pause, whoever sent the tickets.
+    """
     if tx.one(sql.IS_ENTITLED, {"consumer_id": consumer_id}) is None:
+        return []
+    if find_pause(tx, now_ms) is not None:
         return []
     token = make_token()
     claims = (
@@ -167,7 +173,7 @@ def mark(
     may_expire: bool,
 ) -> bool:
     """Commit the point of no return for *accepted*, all or nothing."""
-    held = tx.run(
+    lease: Any = tx.one(
         sql.MARK_WORK,
         {
             "message_id": claim.message_id,
@@ -177,9 +183,10 @@ def mark(
             "now": now_ms,
         },
     )
-    if not held:
+    if lease is None:
         return False  # the lease was lost: nothing may be sent
-    barred = _find_barred(tx, claim, now_ms, may_expire=may_expire)
+    is_expired = may_expire and lease[0] is not None and lease[0] <= now_ms
+    barred = _find_barred(tx, claim, now_ms, is_expired=is_expired)
     if barred or not _are_queued(tx, claim, accepted):
         _refuse_mark(tx, claim, barred, now_ms)
         return False
@@ -200,9 +207,9 @@ def mark(
     return True
 
 
-def _find_barred(tx: Tx, claim: Claim, now_ms: int, *, may_expire: bool) -> dict[int, Reason]:
+def _find_barred(tx: Tx, claim: Claim, now_ms: int, *, is_expired: bool) -> dict[int, Reason]:
     """Return the recipients that must not go out any more, and why (F-CO-10)."""
-    if may_expire and claim.expires_ms is not None and claim.expires_ms <= now_ms:
+    if is_expired:
         return {recipient.n: Reason.EXPIRED for recipient in claim.recipients}
     return {
         recipient.n: Reason.SUPPRESSED
@@ -245,37 +252,58 @@ def settle(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> bool:
     if lease is None:
         return False
     open_until_ms = lease[0]
-    after: set[State] = set()
-    is_deferred = False
+    after: dict[int, State] = {}
     for recipient in claim.recipients:
         settlement = result.settlements.get(recipient.n)
-        if settlement is None:
-            after.add(State.QUEUED)
-            continue
-        state = _settle_one(tx, claim, recipient, settlement, result, now_ms)
-        after.add(state)
-        is_deferred |= state is State.QUEUED
+        if settlement is not None:
+            after[recipient.n] = _settle_one(tx, claim, recipient, settlement, result, now_ms)
     if result.is_recorded:
         _write_attempt(tx, claim, result, now_ms, open_until_ms)
-    is_over = claim.is_whole and not any(is_working(state) for state in after)
-    if is_over:
+    if not (claim.is_whole and len(after) == len(claim.recipients)):
+        _leave_rest(tx, claim, result, after, now_ms)
+        return True
+    if any(is_working(state) for state in after.values()):
+        _release(tx, claim, result, due_ms=result.due_ms, waiting_for=result.waiting_for)
+    else:
         tx.run(sql.END_WORK, {"message_id": claim.message_id})
-    elif not end_work_if_done(tx, claim.message_id):
-        tx.run(
-            sql.GIVE_BACK,
-            {
-                "message_id": claim.message_id,
-                "lease_token": claim.lease_token,
-                "due_at": result.due_ms if is_deferred else now_ms,
-                "waiting_for": result.waiting_for if is_deferred else WaitingFor.READY,
-                "next_hop": result.next_hop,
-                "chain_index": result.chain_index,
-                "schedule_step": result.schedule_step,
-            },
-        )
-        tx.has_new_work = True
-    summarise(tx, claim.message_id, now_ms, after if claim.is_whole else ())
+    summarise(tx, claim.message_id, now_ms, after.values())
     return True
+
+
+def _leave_rest(
+    tx: Tx, claim: Claim, result: AttemptResult, after: Mapping[int, State], now_ms: int
+) -> None:
+    """Give the lease back where the message has recipients that this attempt did not settle.
+
+    One that was queued meanwhile (released, retried) is due now, whatever the others wait for.
+    """
+    everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": claim.message_id})
+    states = {n: State(state) for n, _address, state in everyone}
+    if any(states[n] is State.QUEUED for n in states.keys() - after.keys()):
+        _release(tx, claim, result, due_ms=now_ms, waiting_for=WaitingFor.READY)
+    elif any(is_working(state) for state in states.values()):
+        _release(tx, claim, result, due_ms=result.due_ms, waiting_for=result.waiting_for)
+    else:
+        tx.run(sql.END_WORK, {"message_id": claim.message_id})
+    summarise(tx, claim.message_id, now_ms, states.values())
+
+
+def _release(
+    tx: Tx, claim: Claim, result: AttemptResult, *, due_ms: int, waiting_for: WaitingFor
+) -> None:
+    tx.run(
+        sql.GIVE_BACK,
+        {
+            "message_id": claim.message_id,
+            "lease_token": claim.lease_token,
+            "due_at": due_ms,
+            "waiting_for": waiting_for,
+            "next_hop": result.next_hop,
+            "chain_index": result.chain_index,
+            "schedule_step": result.schedule_step,
+        },
+    )
+    tx.has_new_work = True
 
 
 def _settle_one(
@@ -392,7 +420,7 @@ def testify(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> None:
             due_ms=result.due_ms,
             waiting_for=result.waiting_for,
             priority=claim.priority,
-            now_ms=claim.age_from_ms,
+            age_from_ms=claim.age_from_ms,
         )
     end_work_if_done(tx, claim.message_id)
     summarise(tx, claim.message_id, now_ms)
@@ -413,15 +441,17 @@ def apply_evidence(
 ) -> State | None:
     """Step on a later word about an attempt; None where there is no such recipient.
 
-    Positive evidence counts for any attempt; negative only for the newest marked one, and is an
-    event with from = to otherwise.
+    Only an attempt past its mark has evidence.  Positive counts for any of them, negative only
+    for the newest, and is an event with from = to otherwise.
     """
     row: Any = tx.one(sql.RECIPIENT, {"message_id": message_id, "n": n})
     if row is None:
         return None
     state, address, newest, service = State(row[0]), row[1], row[2], row[3]
     target = Target(message_id, n, address, service)
-    if cause not in POSITIVE_EVIDENCE and attempt != newest:
+    is_marked = 1 <= attempt <= newest
+    if not is_marked or (cause not in POSITIVE_EVIDENCE and attempt != newest):
+        note = "about an earlier attempt" if is_marked else "about no attempt of ours"
         write_event(
             tx,
             f"recipient.{cause}",
@@ -434,7 +464,7 @@ def apply_evidence(
             attempt=attempt,
             provider=provider or None,
             reply=reply or None,
-            data={"note": "about an earlier attempt", **(data or {})},
+            data={"note": note, **(data or {})},
         )
         return state
     return step(
@@ -481,34 +511,48 @@ def void(
     consumer_id: int,
     *,
     is_dead: bool,
+    is_lapsed: bool,
     now_ms: int,
     boot_ms: int,
     resend_after_ms: int,
 ) -> int:
-    """End the leases of a consumer that died, or whose lease ran out."""
-    leases: Any = tx.all(sql.LEASES_OF, {"consumer_id": consumer_id})
-    touched = 0
+    """End the leases of a consumer that died or lapsed, and those that ended by themselves."""
+    leases = find_leases_over(
+        tx, consumer_id, is_dead=is_dead, is_lapsed=is_lapsed, boot_ms=boot_ms
+    )
     for lease in leases:
-        message_id, lease_until_ms = lease[0], lease[1]
-        if not is_dead and lease_until_ms is not None and lease_until_ms > boot_ms:
-            continue  # marked, and its answer may still come
-        _lose_lease(tx, message_id, lease, now_ms, resend_after_ms)
-        touched += 1
+        _lose_lease(tx, lease, now_ms, resend_after_ms)
     if is_dead:
         tx.run(sql.END_CONSUMER, {"id": consumer_id, "now": now_ms})
-    return touched
+    return len(leases)
 
 
-def _lose_lease(tx: Tx, message_id: int, lease: Any, now_ms: int, resend_after_ms: int) -> None:  # noqa: ANN401
-    (_id, _until, marked_ms, open_until_ms, attempt, next_hop, is_alone, lost, token) = lease[
-        :9
-    ]
-    content_hash, service, expires_ms, on_unknown = lease[9:]
+def find_leases_over(
+    tx: Tx, consumer_id: int, *, is_dead: bool, is_lapsed: bool, boot_ms: int
+) -> Any:
+    """Return the leases of a consumer that are over."""
+    return tx.all(
+        sql.LEASES_OVER,
+        {
+            "consumer_id": consumer_id,
+            "is_dead": int(is_dead),
+            "is_lapsed": int(is_lapsed),
+            "boot": boot_ms,
+        },
+    )
+
+
+def _lose_lease(tx: Tx, lease: Any, now_ms: int, resend_after_ms: int) -> None:
+    message_id, marked_ms, open_until_ms, attempt, is_alone, lost, token = lease[:7]
+    content_hash, service, expires_ms, on_unknown = lease[7:]
     lost += 1 if is_alone else 0
     tx.run(sql.LOSE_LEASE, {"message_id": message_id, "lease_token": token, "lost": lost})
-    everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": message_id})
-    interrupted = [(n, address) for n, address, state in everyone if state == State.SENDING]
-    for n, address in interrupted:
+    everyone: Any = tx.all(sql.RECIPIENTS, {"message_id": message_id})
+    sending = [row for row in everyone if row[3] == State.SENDING]
+    # Not the work's next hop: the attempt may have gone to another one of the chain.
+    provider = next((row[5] for row in everyone if row[7] == attempt), "")
+    for row in sending:
+        n, address = row[0], row[1]
         step(
             tx,
             Target(message_id, n, address, service),
@@ -516,7 +560,7 @@ def _lose_lease(tx: Tx, message_id: int, lease: Any, now_ms: int, resend_after_m
             now_ms,
             expected=State.SENDING,
             attempt=attempt,
-            provider=next_hop or None,
+            provider=provider,
         )
         set_doubt_timers(
             tx,
@@ -527,19 +571,20 @@ def _lose_lease(tx: Tx, message_id: int, lease: Any, now_ms: int, resend_after_m
             now_ms=now_ms,
             final_reply_ms=resend_after_ms,
         )
-    if interrupted:
+    if marked_ms is not None:
         _write_interrupted(
             tx,
             message_id,
             attempt,
-            next_hop,
+            provider,
             marked_ms,
             open_until_ms,
             content_hash,
-            interrupted,
+            [row[0] for row in everyone if row[7] == attempt],
         )
     if lost >= LOST_ALONE_LIMIT:
-        _hold_killer(tx, message_id, everyone, service, expires_ms, now_ms)
+        queued = [(row[0], row[1]) for row in everyone if row[3] == State.QUEUED]
+        _hold_killer(tx, message_id, queued, service, expires_ms, now_ms)
     end_work_if_done(tx, message_id)
     summarise(tx, message_id, now_ms)
     tx.has_new_work = True
@@ -549,11 +594,11 @@ def _write_interrupted(
     tx: Tx,
     message_id: int,
     attempt: int,
-    next_hop: str,
+    provider: str,
     marked_ms: int,
     open_until_ms: int | None,
     content_hash: bytes,
-    interrupted: list[tuple[int, str]],
+    marked: list[int],
 ) -> None:
     """Write the row of an attempt that was marked and will never settle."""
     tx.run(
@@ -561,7 +606,7 @@ def _write_interrupted(
         {
             "message_id": message_id,
             "n": attempt,
-            "provider": next_hop,
+            "provider": provider,
             "phase": Phase.ANSWER,
             "outcome": Kind.UNKNOWN,
             "code": None,
@@ -572,7 +617,7 @@ def _write_interrupted(
             "ended_at": None,
             "open_until_at": open_until_ms,
             "hash": content_hash,
-            "recipients": to_json([n for n, _address in interrupted]),
+            "recipients": to_json(marked),
             "dialogue": "",
         },
     )
@@ -581,24 +626,20 @@ def _write_interrupted(
 def _hold_killer(
     tx: Tx,
     message_id: int,
-    everyone: Any,  # noqa: ANN401
+    queued: list[tuple[int, str]],
     service: str,
     expires_ms: int | None,
     now_ms: int,
 ) -> None:
     """Hold a message that has ended its consumer time and again while alone (F-CL-07)."""
-    for n, address, state in everyone:
-        if state != State.QUEUED:
-            continue
+    for n, address in queued:
         step(
             tx,
             Target(message_id, n, address, service),
             Cause.HELD,
             now_ms,
             expected=State.QUEUED,
-            data={
-                "reason": f"its consumer died {LOST_ALONE_LIMIT} times while it was alone with it"
-            },
+            data={"reason": f"its consumer died {LOST_ALONE_LIMIT} times while alone with it"},
         )
         if expires_ms is not None:
             set_timer(tx, message_id, n, EXPIRE, expires_ms)

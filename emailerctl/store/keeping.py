@@ -1,4 +1,4 @@
-"""Keeping house: retention in small batches, and the search tables filled from the event log."""
+"""Keeping house: retention in small batches; the search tables, filled from the event log."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def retain(
     if row and row[0] is not None:
         removed += tx.run(sql.END_EVENTS, {"seq": row[0]})
         leave_note(tx, reading.PRUNED_TO, f"{row[0]} {now_ms}")
-    return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS})
+    return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
 
 
 def _ids(tx: Tx, statement: str, before_ms: int, limit: int) -> list[int]:

@@ -1,9 +1,9 @@
 """Schema steps: ordered, additive, each with a sentence; applied by `emailerctl store migrate`.
 
-sqlite-utils keeps the list of what was applied.  `messages` is the outbox; `work` has a row only
-while a recipient is queued or sending, so that a million finished messages change nothing for
-claiming.  Moments are integer milliseconds since 1970 UTC, but `lease_until`, which is on the
-boot clock.  Readable times come from the views.
+sqlite-utils keeps the list of what was applied.  `messages` is the outbox; `work` has a row
+only while a recipient is queued or sending, so that a million finished messages change nothing
+for claiming.  Moments are integer milliseconds since 1970 UTC, but `lease_until`, which is on
+the boot clock.  Readable times come from the views.
 """
 
 import os
@@ -283,6 +283,11 @@ def migrate(path: Path) -> list[Step]:
             f"the store can't be created at {path}: {error.strerror}",
             hint="check the folder's permissions, or correct [store] url",
         ) from error
+    except sqlite.sqlite3.Error as error:
+        raise StoreUnusable(
+            f"the store at {path} can't be migrated: {error}; the step was taken back",
+            hint="if the daemons are running stop them, then: emailerctl store migrate",
+        ) from error
     finally:
         os.umask(old_umask)
 
@@ -321,7 +326,7 @@ def require_current(path: Path) -> None:
 
 
 def _create(path: Path) -> None:
-    """Make an empty store beside *path* and move it there whole, so that no half one is seen."""
+    """Make an empty store beside *path* and move it there whole: no half one is seen."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     connection = sqlite.sqlite3.connect(fresh, isolation_level=None)
     try:
@@ -343,7 +348,7 @@ def _refuse_newer(db: Database, path: Path) -> None:
     unknown = [step.name for step in _MIGRATIONS.applied(db) if step.name not in ours]
     if unknown:
         raise StoreUnusable(
-            f"the store at {path} was migrated by a newer version (it has {', '.join(unknown)})",
+            f"a newer version has migrated the store at {path} (it has {', '.join(unknown)})",
             hint="install that version, or restore the backup made before the upgrade",
         )
 

@@ -1,10 +1,10 @@
-"""The operator's verbs (product.md §4.1): cancel, hold, release, retry, resolve; and the sweep."""
+"""The operator's verbs (product.md §4.1), and the sweep that does what fell due."""
 
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from emailerctl.errors import Conflict, ContentGone, Invalid, Fault, NotFound, TooEarly
+from emailerctl.errors import Conflict, ContentGone, Fault, Invalid, NotFound, TooEarly
 from emailerctl.models.clock import to_text
 from emailerctl.models.event import RECIPIENT_EXPIRED, operator
 from emailerctl.models.ids import MESSAGE, to_public
@@ -75,7 +75,7 @@ def obey(tx: Tx, order: Order, now_ms: int) -> OrderResult:
             due_ms=now_ms,
             waiting_for=WaitingFor.READY,
             priority=priority,
-            now_ms=now_ms,
+            age_from_ms=now_ms,
         )
     end_work_if_done(tx, order.message_id)
     summarise(tx, order.message_id, now_ms)
@@ -89,7 +89,7 @@ def obey(tx: Tx, order: Order, now_ms: int) -> OrderResult:
     )
 
 
-def _choose(order: Order, cause: Cause, everyone: Any) -> list[tuple[int, str, str]]:  # noqa: ANN401
+def _choose(order: Order, cause: Cause, everyone: Any) -> list[tuple[int, str, str]]:
     """Return the recipients that the order names and fits.
 
     Raises:
@@ -197,22 +197,25 @@ def sweep(
     tx: Tx, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
 ) -> int:
     """Do what fell due: resend unknowns by policy, expire, adopt work of removed next hops."""
-    due: Any = tx.all(sql.DUE_TIMERS, {"now": now_ms, "limit": _TIMERS_AT_ONCE})
-    done = 0
+    due = _find_timers(tx, now_ms, _TIMERS_AT_ONCE, may_expire=may_expire)
     for message_id, n, what in due:
-        if what == EXPIRE and not may_expire:
-            continue  # the clock jumped: for a while nothing is expired (F-CL-01)
         tx.run(sql.END_TIMER, {"message_id": message_id, "n": n, "what": what})
         _fire(tx, message_id, n, what, now_ms, max_age_ms)
-        done += 1
+    done = len(due)
     if hops is not None:
         done += tx.run(sql.ADOPT_ORPHANS, {"hops": json.dumps(["", *hops])})
     return done
 
 
-def has_due_timers(tx: Tx, now_ms: int) -> bool:
+def has_due_timers(tx: Tx, now_ms: int, *, may_expire: bool) -> bool:
     """Return whether a sweep would find a timer."""
-    return tx.one(sql.DUE_TIMERS, {"now": now_ms, "limit": 1}) is not None
+    return bool(_find_timers(tx, now_ms, 1, may_expire=may_expire))
+
+
+def _find_timers(tx: Tx, now_ms: int, limit: int, *, may_expire: bool) -> Any:
+    """Return what fell due; after a jump of the clock nothing expires for a while (F-CL-01)."""
+    params = {"now": now_ms, "limit": limit, "may_expire": int(may_expire)}
+    return tx.all(sql.DUE_TIMERS, params)
 
 
 def _fire(tx: Tx, message_id: int, n: int, what: str, now_ms: int, max_age_ms: int) -> None:
@@ -223,6 +226,8 @@ def _fire(tx: Tx, message_id: int, n: int, what: str, now_ms: int, max_age_ms: i
     target = Target(message_id, n, address, service)
     if what == RESEND and state == State.UNKNOWN and on_unknown == OnUnknown.RESEND:
         _resend(tx, target, expires_ms, now_ms, max_age_ms)
+    elif what == EXPIRE and expires_ms is not None and expires_ms > now_ms:
+        set_timer(tx, message_id, n, EXPIRE, expires_ms)  # an operator gave it more time
     elif what == EXPIRE and state == State.HELD:
         step(tx, target, Cause.ABANDONED, now_ms, expected=State.HELD, reason=Reason.EXPIRED)
         summarise(tx, message_id, now_ms)
@@ -244,8 +249,9 @@ def _resend(
 ) -> None:
     """Queue an unknown again by policy; it ends at its expiry or max_age and stays unknown."""
     view = reading.load_message(tx, target.message_id)
+    age_from: Any = tx.one(sql.AGE_FROM, {"message_id": target.message_id})
     is_over = expires_ms is not None and expires_ms <= now_ms
-    is_old = now_ms - view.created_ms >= max_age_ms
+    is_old = now_ms - age_from[0] >= max_age_ms
     if is_over or is_old or not view.has_content:
         return
     step(
@@ -262,6 +268,6 @@ def _resend(
         due_ms=now_ms,
         waiting_for=WaitingFor.READY,
         priority=view.priority,
-        now_ms=view.created_ms,
+        age_from_ms=age_from[0],
     )
     summarise(tx, target.message_id, now_ms)

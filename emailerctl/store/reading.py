@@ -1,11 +1,13 @@
 """Reading: one message, listings, the event log, the queue in numbers.
 
 A listing walks down from a cursor along whatever narrows best (a notable state, the queue, a
-term of the search tables plus the newer tail, or just the newest) and filters what it meets.  It
-examines a bounded number of messages a call, so a page may be short and still have a successor.
+term of the search tables plus the newer tail, or just the newest) and filters what it meets.
+It examines a bounded number of messages a call, so a page may be short and still have a
+successor.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from emailerctl.errors import BadRequest, NotFound
@@ -20,11 +22,12 @@ from emailerctl.models.page import (
     decode_cursor,
     encode_cursor,
 )
+from emailerctl.models.text import shorten
 from emailerctl.store import statements as sql
 from emailerctl.store.base import Pause, QueueStats, Unknown
 from emailerctl.store.driver import Tx
 from emailerctl.store.migrations import NOTABLE
-from emailerctl.store.rows import to_event, to_message
+from emailerctl.store.rows import read_tags, to_event, to_message
 
 PRUNED_TO = "events_pruned_to"
 INDEXED_TO = "search_indexed_to"
@@ -32,7 +35,6 @@ INDEXED_TO = "search_indexed_to"
 _MAX_ID = 2**63 - 1
 _CHUNK = 500
 _EXAMINED = 20_000  # messages that one call looks at, at the most
-_TAIL = 50_000  # events that were not indexed yet
 
 
 def load_message(tx: Tx, message_id: int) -> MessageView:
@@ -84,20 +86,18 @@ def list_messages(
     try:
         below = decode_cursor(cursor) if cursor else _MAX_ID
     except ValueError as error:
-        raise BadRequest(f"the cursor {cursor!r} is not one of ours") from error
+        raise BadRequest(f"the cursor {shorten(cursor)} is not one of ours") from error
     if filter_.until_ms is not None:
         below = min(below, first_id_at(filter_.until_ms))
     bounds = {"from_id": first_id_at(filter_.since_ms) if filter_.since_ms else 0}
     found: list[MessageView] = []
-    examined = 0
-    for message_id in _walk(_choose_start(tx, filter_), bounds, below):
+    walk = _walk(_choose_start(tx, filter_), bounds, below)
+    for examined, message_id in enumerate(walk, 1):
         view = find_message(tx, message_id, filter_.service or None, with_attempts=False)
-        below = message_id
-        examined += 1
         if view is not None and _fits(view, filter_):
             found.append(view)
         if len(found) == limit or examined == _EXAMINED:
-            return Page(found, encode_cursor(below))
+            return Page(found, encode_cursor(message_id))
     return Page(found, None)
 
 
@@ -123,24 +123,23 @@ def _choose_start(tx: Tx, filter_: MessageFilter) -> Start:
         return lambda at: _ids(tx, sql.NOTABLE_STATE, {**at, "state": state})
     if filter_.waiting_for is not None or filter_.state in WORKING:
         return lambda at: _ids(tx, sql.IN_WORK, at)
-    if filter_.q:
-        bounds = parse_prefix(MESSAGE, filter_.q)
-        if bounds is not None and filter_.q.upper().startswith("MSG_"):
-            return lambda at: [
-                i
-                for i in reversed(
-                    _ids(
-                        tx,
-                        sql.IDS_BETWEEN,
-                        {
-                            "low": max(bounds[0], at["from_id"]),
-                            "high": min(bounds[1], at["below"] - 1),
-                            "limit": at["limit"],
-                        },
-                    )
-                )
-            ]
+    bounds = _find_id_bounds(filter_.q)
+    if bounds is not None:
+        return lambda at: _ids(
+            tx,
+            sql.NEWEST,
+            {
+                "from_id": max(bounds[0], at["from_id"]),
+                "below": min(bounds[1] + 1, at["below"]),
+                "limit": at["limit"],
+            },
+        )
     return lambda at: _ids(tx, sql.NEWEST, at)
+
+
+def _find_id_bounds(q: str) -> tuple[int, int] | None:
+    """Return the smallest and the largest id that *q* begins, or None where it is no id."""
+    return parse_prefix(MESSAGE, q) if q.upper().startswith("MSG_") else None
 
 
 def _choose_term(filter_: MessageFilter) -> tuple[str, bool]:
@@ -150,14 +149,14 @@ def _choose_term(filter_: MessageFilter) -> tuple[str, bool]:
         return f"tag:{filter_.tag}", False
     if filter_.header_from:
         return f"from:{filter_.header_from.lower()}", False
-    if filter_.q and not filter_.q.upper().startswith("MSG_"):
+    if filter_.q and _find_id_bounds(filter_.q) is None:
         return f"q:{filter_.q.lower()}", True
     return "", False
 
 
 def _start_at_term(tx: Tx, term: str, *, is_prefix: bool) -> Start:
-    """Walk the messages that have *term*: those indexed, and the newer tail (which is filtered)."""
-    tail = sorted(_find_tail(tx), reverse=True)
+    """Walk the messages that have *term*: those indexed, and all newer ones, to be filtered."""
+    tail_id = _find_tail(tx)
 
     def start(at: dict[str, int]) -> list[int]:
         if is_prefix:
@@ -165,17 +164,17 @@ def _start_at_term(tx: Tx, term: str, *, is_prefix: bool) -> Start:
             indexed = _ids(tx, sql.WITH_TERM_PREFIX, params)
         else:
             indexed = _ids(tx, sql.WITH_TERM, {**at, "term": term})
-        newer = [i for i in tail if at["from_id"] <= i < at["below"]]
-        return sorted({*indexed, *newer[: at["limit"]]}, reverse=True)[: at["limit"]]
+        newer = _ids(tx, sql.NEWEST, {**at, "from_id": max(at["from_id"], tail_id)})
+        return sorted({*indexed, *newer}, reverse=True)[: at["limit"]]
 
     return start
 
 
-def _find_tail(tx: Tx) -> list[int]:
-    row: Any = tx.one(sql.NOTE, {"key": INDEXED_TO})
-    after = int(row[0]) if row else 0
-    rows: Any = tx.all(sql.ACCEPTED_AFTER, {"after": after, "limit": _TAIL})
-    return [message_id for _seq, message_id in rows]
+def _find_tail(tx: Tx) -> int:
+    """Return the smallest id of a message that the search tables do not have yet."""
+    note: Any = tx.one(sql.NOTE, {"key": INDEXED_TO})
+    row: Any = tx.one(sql.FIRST_NOT_INDEXED, {"after": int(note[0]) if note else 0})
+    return _MAX_ID if row[0] is None else int(row[0])
 
 
 def _ids(tx: Tx, statement: str, params: dict[str, Any]) -> list[int]:
@@ -202,9 +201,10 @@ def _fits(view: MessageView, filter_: MessageFilter) -> bool:
 
 
 def matches(view: MessageView, q: str) -> bool:
-    """Return whether *q* is an id, or begins a recipient's address, a tag or a subject's word."""
-    if to_public(MESSAGE, view.message_id).startswith(q.upper().replace("MSG_", "msg_")):
-        return True
+    """Return whether *q* is an id, or begins an address, a tag or a word of the subject."""
+    bounds = _find_id_bounds(q)
+    if bounds is not None:
+        return bounds[0] <= view.message_id <= bounds[1]
     return any(term.startswith(q.lower()) for term in searchable(view))
 
 
@@ -226,52 +226,69 @@ def to_terms(view: MessageView) -> set[str]:
     )
 
 
-def list_events(tx: Tx, filter_: EventFilter, after_seq: int, limit: int) -> list[Event]:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one bounded look at the event log found.
+
+    Attributes:
+        seen_to: the last sequence number that was looked at.
+        is_end: there was nothing more.
+    """
+
+    events: list[Event]
+    seen_to: int
+    is_end: bool
+
+
+def look_for_events(tx: Tx, filter_: EventFilter, after_seq: int, limit: int) -> Look:
     """Return events that fit, in order, led by a `gap` where retention removed some.
 
-    Where nothing fits among *limit* rows, the walk goes on, for a bounded number of rows.
+    Where nothing fits the look goes on, for a bounded number of rows.
     """
-    found = _find_gap(tx, after_seq)
+    found = _find_gap(tx, filter_.message_id, after_seq)
     after = max(after_seq, found[0].seq if found else 0)
     statement = sql.EVENTS_AFTER if filter_.message_id is None else sql.EVENTS_OF
     for _chunk in range(_EXAMINED // _CHUNK):
         params = {"after": after, "limit": _CHUNK, "message_id": filter_.message_id}
         rows: Any = tx.all(statement, params)
         for row in rows:
+            if len(found) >= limit:
+                return Look(found, after, is_end=False)
             after = row[0]
             if _event_fits(row, filter_):
                 found.append(to_event(row))
-                if len(found) >= limit:
-                    return found
         if len(rows) < _CHUNK:
-            break
-    return found
+            return Look(found, after, is_end=True)
+    return Look(found, after, is_end=False)
 
 
-def _find_gap(tx: Tx, after_seq: int) -> list[Event]:
+def _find_gap(tx: Tx, message_id: int | None, after_seq: int) -> list[Event]:
     row: Any = tx.one(sql.NOTE, {"key": PRUNED_TO})
     if row is None:
         return []
     pruned_seq, at_ms = (int(part) for part in row[0].split())
     if after_seq >= pruned_seq:
         return []
+    # Events go oldest first: a message that still has its first one has them all.
+    if message_id is not None and tx.one(sql.HAS_ACCEPTED, {"message_id": message_id}):
+        return []
     data = {"from_seq": after_seq + 1, "to_seq": pruned_seq}
     return [Event(seq=pruned_seq, type=GAP, at_ms=at_ms, data=data)]
 
 
-def _event_fits(row: Any, filter_: EventFilter) -> bool:  # noqa: ANN401
+def _event_fits(row: Any, filter_: EventFilter) -> bool:
     return (
         (not filter_.service or row[9] == filter_.service)
         and (filter_.state is None or row[6] == filter_.state)
         and (not filter_.provider or row[8] == filter_.provider)
         and (not filter_.recipient or (row[4] or "").lower() == filter_.recipient.lower())
-        and (not filter_.tag or f'"{filter_.tag}"' in (row[12] or ""))
+        and (not filter_.tag or filter_.tag in read_tags(row[12]))
     )
 
 
 def list_unknown(tx: Tx, service: str | None, limit: int, now_ms: int) -> list[Unknown]:
     """Return recipients in doubt, oldest first."""
-    rows: Any = tx.all(sql.UNKNOWN, {"limit": limit})
+    rows: Any = tx.all(sql.UNKNOWN, {"service": service, "limit": limit})
     return [
         Unknown(
             message_id=row[0],
@@ -289,7 +306,6 @@ def list_unknown(tx: Tx, service: str | None, limit: int, now_ms: int) -> list[U
             is_expired=row[11] is not None and row[11] <= now_ms,
         )
         for row in rows
-        if service in (None, row[3])
     ]
 
 

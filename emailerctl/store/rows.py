@@ -17,7 +17,12 @@ from emailerctl.models.message import (
 _decode = msgspec.json.decode
 
 
-def to_event(row: Any) -> Event:  # noqa: ANN401
+def read_tags(text: str | None) -> tuple[str, ...]:
+    """Read a column of tags."""
+    return tuple(_decode(text)) if text else ()
+
+
+def to_event(row: Any) -> Event:
     """Read a row of EVENTS_AFTER or EVENTS_OF."""
     return Event(
         seq=row[0],
@@ -35,7 +40,7 @@ def to_event(row: Any) -> Event:  # noqa: ANN401
     )
 
 
-def to_message(row: Any, recipients: Any, attempts: Any = ()) -> MessageView:  # noqa: ANN401
+def to_message(row: Any, recipients: Any, attempts: Any = ()) -> MessageView:
     """Read a row of MESSAGE with those of RECIPIENTS and ATTEMPTS."""
     return MessageView(
         message_id=row[0],
@@ -51,7 +56,7 @@ def to_message(row: Any, recipients: Any, attempts: Any = ()) -> MessageView:  #
         envelope_sender=row[10],
         header_from=row[11],
         subject=row[12],
-        tags=tuple(_decode(row[13])) if row[13] else (),
+        tags=read_tags(row[13]),
         metadata=_decode(row[14]) if row[14] else {},
         size_bytes=row[15],
         content_hash=row[16],
@@ -65,7 +70,7 @@ def to_message(row: Any, recipients: Any, attempts: Any = ()) -> MessageView:  #
 
 
 def to_recipient(
-    row: Any,  # noqa: ANN401
+    row: Any,
     *,
     due_ms: int | None,
     waiting_for: str | None,
@@ -88,7 +93,7 @@ def to_recipient(
     )
 
 
-def to_attempt(row: Any) -> AttemptView:  # noqa: ANN401
+def to_attempt(row: Any) -> AttemptView:
     """Read a row of ATTEMPTS."""
     return AttemptView(
         n=row[0],

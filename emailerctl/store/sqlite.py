@@ -1,12 +1,12 @@
 """SQLite driver: one writer thread with group commit, readers of their own.
 
-WAL, `synchronous=FULL` on every connection: a commit that returned is on disk.  Work that queues
-while the last commit runs becomes the next group, without any artificial wait; each piece runs
-under its own savepoint, so that a bad one is refused and the rest are accepted (F-IN-04), and
-every waiter is answered after the one sync.
+WAL, `synchronous=FULL` on every connection: a commit that returned is on disk.  Work that
+queues while the last commit runs becomes the next group, without any artificial wait; each
+piece runs under its own savepoint, so that a bad one is refused and the rest are accepted
+(F-IN-04), and every waiter is answered after the one sync.
 
-pysqlite3 carries SQLite 3.53: before 3.51.3 two connections of one WAL file could lose committed
-data (the WAL-reset bug), and several connections are what we have.
+pysqlite3 carries SQLite 3.53: before 3.51.3 two connections of one WAL file could lose
+committed data (the WAL-reset bug), and several connections are what we have.
 """
 
 import asyncio
@@ -21,7 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from emailerctl.errors import OutcomeUnknown, StorageFull, StoreBusy, StoreUnusable
+from emailerctl.errors import (
+    EmailerError,
+    OutcomeUnknown,
+    StorageFull,
+    StoreBusy,
+    StoreUnusable,
+    Unavailable,
+)
 from emailerctl.models.event import Event
 from emailerctl.store.driver import Params, Tx
 
@@ -54,7 +61,7 @@ def is_library_safe() -> bool:
     return library_version() >= SAFE_VERSION
 
 
-def connect(path: Path, *, is_reader: bool = False) -> Any:  # noqa: ANN401
+def connect(path: Path, *, is_reader: bool = False) -> Any:
     """Open an existing store with the house's pragmas; never create one.
 
     Raises:
@@ -65,34 +72,37 @@ def connect(path: Path, *, is_reader: bool = False) -> Any:  # noqa: ANN401
             f"there is no store at {path}",
             hint="create it with: emailerctl store migrate (or correct [store] url)",
         )
-    try:
-        connection = sqlite3.connect(
-            f"file:{_quote(path)}?mode=rw",
-            uri=True,
-            isolation_level=None,
-            check_same_thread=False,
-            cached_statements=256,
-        )
-        application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+    with contextlib.ExitStack() as stack:
+        try:
+            connection = sqlite3.connect(
+                f"file:{_quote(path)}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=256,
+            )
+            stack.callback(connection.close)
+            application_id = connection.execute("PRAGMA application_id").fetchone()[0]
+            # A reader may meet a moment of recovery; the writer waits in its own short steps.
+            connection.execute(f"PRAGMA busy_timeout={5000 if is_reader else 0}")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA temp_store=MEMORY")
+            connection.execute("PRAGMA cache_size=-65536")
+            connection.execute("PRAGMA wal_autocheckpoint=2000")
+            if is_reader:
+                connection.execute("PRAGMA query_only=ON")
+        except sqlite3.Error as error:
+            raise StoreUnusable(
+                f"the store at {path} can't be opened: {error}",
+                hint="check its permissions; if it is damaged restore a backup, then: "
+                "emailerctl store check",
+            ) from error
         if application_id != APPLICATION_ID:
             raise StoreUnusable(
                 f"{path} is a database of another program (application id {application_id})",
                 hint="correct [store] url",
             )
-        # A reader may meet a moment of recovery; the writer waits in its own short steps.
-        connection.execute(f"PRAGMA busy_timeout={5000 if is_reader else 0}")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA temp_store=MEMORY")
-        connection.execute("PRAGMA cache_size=-65536")
-        connection.execute("PRAGMA wal_autocheckpoint=2000")
-        if is_reader:
-            connection.execute("PRAGMA query_only=ON")
-    except sqlite3.Error as error:
-        raise StoreUnusable(
-            f"the store at {path} can't be opened: {error}",
-            hint="check its permissions; if it is damaged restore a backup, then: "
-            "emailerctl store check",
-        ) from error
+        stack.pop_all()
     return connection
 
 
@@ -119,7 +129,7 @@ def _quote(path: Path) -> str:
 class SqliteTx:
     """A transaction on one connection."""
 
-    def __init__(self, connection: Any) -> None:  # noqa: ANN401
+    def __init__(self, connection: Any) -> None:
         """Wrap *connection*, which is inside a transaction or reads a snapshot."""
         self._execute = connection.execute
         self.memo: dict[str, object] = {}
@@ -240,9 +250,10 @@ class SqliteDriver:
             try:
                 return work(SqliteTx(connection))
             finally:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
         except sqlite3.Error as error:
-            raise _translate(error) from error
+            raise _translate_read(error) from error
 
     async def close(self) -> None:
         """Finish what was begun, stop the threads and close the connections."""
@@ -266,7 +277,7 @@ class SqliteDriver:
                 return
             try:
                 self._write_group(group)
-            except sqlite3.Error as error:
+            except Exception as error:  # noqa: BLE001  (a thread that dies leaves all waiting)
                 self._fail(group, error)
                 if self._broken is not None:
                     return
@@ -280,9 +291,9 @@ class SqliteDriver:
             execute("SAVEPOINT unit")
             try:
                 unit.result = unit.work(tx)
-            except Exception as error:  # noqa: BLE001  (whatever it is belongs to its waiter)
-                if not self._connection.in_transaction:
-                    raise  # SQLite rolled everything back (disk full, I/O): nobody is answered
+            except Exception as error:
+                if _is_about_store(error) or not self._connection.in_transaction:
+                    raise  # the disk, not this piece of work: the whole group fails
                 unit.error = error
                 execute("ROLLBACK TO unit")
                 del tx.events[kept:]
@@ -295,7 +306,10 @@ class SqliteDriver:
         self.sizes.units += len(group)
         self._answer(group)
         if tx.events or tx.has_new_work:
-            self._publish(tx.events, tx.has_new_work)
+            try:
+                self._publish(tx.events, tx.has_new_work)
+            except Exception:  # noqa: BLE001  (what is committed is committed; the thread goes on)
+                _log.exception("store: what was committed could not be published")
 
     def _begin(self) -> None:
         give_up = time.monotonic() + self._busy_timeout_s
@@ -311,12 +325,12 @@ class SqliteDriver:
             else:
                 return
 
-    def _fail(self, group: list[_Unit], error: sqlite3.Error) -> None:
+    def _fail(self, group: list[_Unit], error: Exception) -> None:
         """Answer every waiter of a group that was not committed, or of which nobody knows."""
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        translated = _translate(error)
+        translated = _translate_write(error)
         if isinstance(translated, OutcomeUnknown):
             self._broken = error
             with self._wakeup:
@@ -350,26 +364,51 @@ def _resolve(units: Sequence[_Unit]) -> None:
             unit.future.set_exception(unit.error)
 
 
-def _translate(error: sqlite3.Error) -> BaseException:
-    """Return the deliberate error that *error* means for whoever waits."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    if code == sqlite3.SQLITE_BUSY:
+# A statement that is wrong, and no word about the disk.
+_ABOUT_STATEMENT = frozenset(
+    {
+        0,  # of Python's own: wrong parameters
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+
+
+def _code(error: BaseException) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def _is_about_store(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and _code(error) not in _ABOUT_STATEMENT
+
+
+def _translate_write(error: Exception) -> EmailerError:
+    """Return what a failed commit means: not stored, or nobody knows (the process must end)."""
+    if _code(error) == sqlite3.SQLITE_BUSY:
         return StoreBusy(
             "another process held the store's write lock for too long; nothing was stored",
             retry_after_s=1,
         )
-    if code == sqlite3.SQLITE_FULL:
+    if _code(error) == sqlite3.SQLITE_FULL:
         return StorageFull(
             "the disk of the store is full; nothing was stored", retry_after_s=60
         )
-    if code == sqlite3.SQLITE_IOERR:
-        return OutcomeUnknown(
-            f"writing to the disk failed ({error}); whether this was stored is not known",
-            retry_after_s=5,
-        )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    return OutcomeUnknown(
+        f"writing to the store failed ({error}); whether this was stored is not known",
+        retry_after_s=5,
+    )
+
+
+def _translate_read(error: sqlite3.Error) -> Exception:
+    """Return what a failed read means: damage, a disk that fails, or a mistake of ours."""
+    if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return StoreUnusable(
             f"the store is damaged: {error}",
             hint="stop both daemons, restore a backup, then: emailerctl store check",
         )
+    if _is_about_store(error):
+        return Unavailable(f"the store can't be read now: {error}", retry_after_s=1)
     return error

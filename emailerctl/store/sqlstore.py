@@ -1,10 +1,11 @@
 """The one implementation of the store, over any driver: each verb is one transaction.
 
-The functions given to the driver are ordinary synchronous functions of a transaction and live by
-subject in the files beside this one; they run on the driver's thread.
+The functions given to the driver are ordinary synchronous functions of a transaction and live
+by subject in the files beside this one; they run on the driver's thread.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from random import Random
 from typing import cast
 
@@ -247,16 +248,24 @@ class SqlStore:
         consumer_id: int,
         *,
         is_dead: bool,
+        is_lapsed: bool = True,
         now_ms: int,
         boot_ms: int,
         resend_after_ms: int,
     ) -> int:
         """End the leases of a consumer; return how many messages that touched."""
+        if not is_dead and not await self.driver.read(
+            lambda tx: delivering.find_leases_over(
+                tx, consumer_id, is_dead=False, is_lapsed=is_lapsed, boot_ms=boot_ms
+            )
+        ):
+            return 0  # no commit for nothing
         return await self.driver.write(
             lambda tx: delivering.void(
                 tx,
                 consumer_id,
                 is_dead=is_dead,
+                is_lapsed=is_lapsed,
                 now_ms=now_ms,
                 boot_ms=boot_ms,
                 resend_after_ms=resend_after_ms,
@@ -268,7 +277,7 @@ class SqlStore:
     ) -> int:
         """Fire the timers that fell due; with *hops*, route the work of others anew."""
         if hops is None and not await self.driver.read(
-            lambda tx: operating.has_due_timers(tx, now_ms)
+            lambda tx: operating.has_due_timers(tx, now_ms, may_expire=may_expire)
         ):
             return 0  # no commit for nothing
         return await self.driver.write(
@@ -363,9 +372,14 @@ class SqlStore:
         self, filter_: EventFilter, *, after_seq: int, limit: int
     ) -> list[Event]:
         """Return events after *after_seq* in order, led by a `gap` where some were removed."""
-        return await self.driver.read(
-            lambda tx: reading.list_events(tx, filter_, after_seq, limit)
-        )
+        while True:  # until something fits or nothing more is there: each look is bounded
+            work = partial(
+                reading.look_for_events, filter_=filter_, after_seq=after_seq, limit=limit
+            )
+            look = await self.driver.read(work)
+            if look.events or look.is_end:
+                return look.events
+            after_seq = look.seen_to
 
     async def last_seq(self) -> int:
         """Return the newest sequence number, 0 where there is none."""

@@ -35,12 +35,13 @@ ADD_MESSAGE = """
     INSERT INTO messages (
         id, service, token_id, state, created_at, changed_at, send_at, expires_at, priority,
         on_unknown, provider, is_test, envelope_sender, header_from, subject, tags, metadata,
-        template, list_unsubscribe, needs_smtputf8, size_bytes, content_hash, key_hash, fingerprint
+        template, list_unsubscribe, needs_smtputf8, size_bytes, content_hash, key_hash,
+        fingerprint
     ) VALUES (
-        :message_id, :service, :token_id, :state, :created_at, :created_at, :send_at, :expires_at,
-        :priority, :on_unknown, :provider, :is_test, :envelope_sender, :header_from, :subject,
-        :tags, :metadata, :template, :list_unsubscribe, :needs_smtputf8, :size_bytes,
-        :content_hash, :key_hash, :fingerprint
+        :message_id, :service, :token_id, :state, :created_at, :created_at, :send_at,
+        :expires_at, :priority, :on_unknown, :provider, :is_test, :envelope_sender,
+        :header_from, :subject, :tags, :metadata, :template, :list_unsubscribe, :needs_smtputf8,
+        :size_bytes, :content_hash, :key_hash, :fingerprint
     ) ON CONFLICT (id) DO NOTHING
 """
 
@@ -73,7 +74,7 @@ RATE_COUNT = """
 
 ADD_RATE = """
     INSERT INTO recipient_rates (token_id, address, at, message_id)
-    VALUES (:token_id, :address, :now, :message_id)
+    VALUES (:token_id, :address, :now, :message_id) ON CONFLICT DO NOTHING
 """
 
 # due, claim, mark, settle
@@ -98,20 +99,31 @@ SUSPECTS = """
      ORDER BY due_at LIMIT 1
 """
 
+NEXT_SUSPECT = """
+    SELECT due_at FROM work
+     WHERE lease_token IS NULL AND is_alone = 1 AND due_at > :now
+     ORDER BY due_at LIMIT 1
+"""
+
+# An attempt that was marked has its number even if its row will only be written later: a number
+# is never given twice, since evidence is keyed by it.
 LEASE = """
     UPDATE work
        SET lease_token = :lease_token, lease_owner = :consumer_id, lease_until = NULL,
            marked_at = NULL, open_until_at = NULL,
-           attempt = 1 + (SELECT coalesce(max(n), 0) FROM attempts
-                           WHERE message_id = :message_id)
+           attempt = 1 + (
+               SELECT coalesce(max(n), 0)
+                 FROM (SELECT n FROM attempts WHERE message_id = :message_id
+                        UNION ALL
+                       SELECT attempt FROM recipients WHERE message_id = :message_id))
      WHERE message_id = :message_id AND lease_token IS NULL AND due_at <= :now
  RETURNING next_hop, chain_index, schedule_step, age_from, due_at, is_alone, attempt
 """
 
 CLAIM_FACTS = """
-    SELECT m.service, m.created_at, m.expires_at, m.priority, m.on_unknown, m.provider, m.is_test,
-           m.envelope_sender, m.header_from, m.needs_smtputf8, m.tags, m.metadata, m.template,
-           m.content_hash, m.size_bytes,
+    SELECT m.service, m.created_at, m.expires_at, m.priority, m.on_unknown, m.provider,
+           m.is_test, m.envelope_sender, m.header_from, m.needs_smtputf8, m.tags, m.metadata,
+           m.template, m.content_hash, m.size_bytes,
            CASE WHEN m.size_bytes <= :small THEN c.raw END
       FROM messages m LEFT JOIN contents c ON c.message_id = m.id
      WHERE m.id = :message_id
@@ -131,6 +143,7 @@ MARK_WORK = """
     UPDATE work
        SET lease_until = :lease_until, marked_at = :now, open_until_at = :open_until_at
      WHERE message_id = :message_id AND lease_token = :lease_token
+ RETURNING (SELECT expires_at FROM messages WHERE id = :message_id)
 """
 
 HELD_LEASE = """
@@ -167,12 +180,16 @@ END_WORK = "DELETE FROM work WHERE message_id = :message_id"
 
 REQUEUE = """
     INSERT INTO work (
-        message_id, next_hop, priority, due_at, waiting_for, chain_index, schedule_step, age_from
+        message_id, next_hop, priority, due_at, waiting_for, chain_index, schedule_step,
+        age_from
     ) VALUES (
         :message_id, '', :priority, :due_at, :waiting_for, 0, 0, :age_from
     ) ON CONFLICT (message_id) DO UPDATE
-       SET due_at = min(excluded.due_at, work.due_at), waiting_for = excluded.waiting_for,
-           chain_index = 0, schedule_step = 0, age_from = excluded.age_from
+       SET due_at = CASE WHEN excluded.due_at < work.due_at
+                         THEN excluded.due_at ELSE work.due_at END,
+           waiting_for = CASE WHEN excluded.due_at < work.due_at
+                              THEN excluded.waiting_for ELSE work.waiting_for END,
+           next_hop = '', chain_index = 0, schedule_step = 0, age_from = excluded.age_from
 """
 
 WORKING_RECIPIENTS = """
@@ -180,18 +197,22 @@ WORKING_RECIPIENTS = """
      WHERE message_id = :message_id AND state IN ('queued', 'sending')
 """
 
+# What an attempt has once decided, no later silence takes back.
 ADD_ATTEMPT = """
     INSERT INTO attempts (
         message_id, n, provider, phase, outcome, code, enhanced_status, reply,
         provider_message_id, started_at, ended_at, open_until_at, hash, recipients, dialogue
     ) VALUES (
         :message_id, :n, :provider, :phase, :outcome, :code, :enhanced_status, :reply,
-        :provider_message_id, :started_at, :ended_at, :open_until_at, :hash, :recipients, :dialogue
+        :provider_message_id, :started_at, :ended_at, :open_until_at, :hash, :recipients,
+        :dialogue
     ) ON CONFLICT (message_id, n) DO UPDATE
-       SET phase = excluded.phase, outcome = excluded.outcome, code = excluded.code,
-           enhanced_status = excluded.enhanced_status, reply = excluded.reply,
-           provider_message_id = excluded.provider_message_id, ended_at = excluded.ended_at,
+       SET provider = excluded.provider, phase = excluded.phase, outcome = excluded.outcome,
+           code = excluded.code, enhanced_status = excluded.enhanced_status,
+           reply = excluded.reply, provider_message_id = excluded.provider_message_id,
+           ended_at = excluded.ended_at,
            dialogue = excluded.dialogue
+     WHERE attempts.outcome = 'unknown'
 """
 
 ADD_TIMER = """
@@ -202,7 +223,8 @@ ADD_TIMER = """
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
 
 DUE_TIMERS = """
-    SELECT message_id, n, what FROM timers WHERE at <= :now ORDER BY at LIMIT :limit
+    SELECT message_id, n, what FROM timers
+     WHERE at <= :now AND (:may_expire = 1 OR what <> 'expire') ORDER BY at LIMIT :limit
 """
 
 END_TIMER = """
@@ -219,7 +241,8 @@ REGISTER = """
     INSERT INTO consumers (
         id, host, pid, boot_id, version, started_at, heartbeat_at, lease_until, in_flight
     ) VALUES (
-        :id, :host, :pid, :boot_id, :version, :started_at, :heartbeat_at, :lease_until, :in_flight
+        :id, :host, :pid, :boot_id, :version, :started_at, :heartbeat_at, :lease_until,
+        :in_flight
     )
 """
 
@@ -240,12 +263,15 @@ CONSUMERS = """
       FROM consumers WHERE ended_at IS NULL ORDER BY started_at
 """
 
-LEASES_OF = """
-    SELECT w.message_id, w.lease_until, w.marked_at, w.open_until_at, w.attempt, w.next_hop,
-           w.is_alone, w.lost, w.lease_token, m.content_hash, m.service, m.expires_at,
-           m.on_unknown
+# A dead consumer loses every lease, a lapsed one what it has not marked; whoever it is, a
+# marked lease ends with its own time.
+LEASES_OVER = """
+    SELECT w.message_id, w.marked_at, w.open_until_at, w.attempt, w.is_alone, w.lost,
+           w.lease_token, m.content_hash, m.service, m.expires_at, m.on_unknown
       FROM work w JOIN messages m ON m.id = w.message_id
      WHERE w.lease_token IS NOT NULL AND w.lease_owner = :consumer_id
+       AND (:is_dead = 1 OR w.lease_until <= :boot
+            OR (:is_lapsed = 1 AND w.lease_until IS NULL))
 """
 
 LOSE_LEASE = """
@@ -279,6 +305,16 @@ ORDER_FACTS = """
 """
 
 SET_EXPIRY = "UPDATE messages SET expires_at = :expires_at WHERE id = :message_id"
+
+# Since when `max_age` counts: an operator's order starts it afresh.
+AGE_FROM = """
+    SELECT coalesce(
+               (SELECT max(e.at) FROM events e
+                 WHERE e.message_id = m.id
+                   AND e.type IN ('operator.retry', 'operator.release', 'operator.resolve')),
+               m.send_at, m.created_at)
+      FROM messages m WHERE m.id = :message_id
+"""
 
 OPEN_UNTIL = """
     SELECT open_until_at FROM attempts WHERE message_id = :message_id AND n = :attempt
@@ -317,8 +353,8 @@ RECIPIENTS = """
 """
 
 ATTEMPTS = """
-    SELECT n, provider, phase, outcome, code, enhanced_status, reply, started_at, ended_at, hash,
-           recipients, open_until_at, provider_message_id, dialogue
+    SELECT n, provider, phase, outcome, code, enhanced_status, reply, started_at, ended_at,
+           hash, recipients, open_until_at, provider_message_id, dialogue
       FROM attempts WHERE message_id = :message_id ORDER BY n
 """
 
@@ -362,7 +398,13 @@ ACCEPTED_AFTER = """
      WHERE seq > :after AND type = 'message.accepted' ORDER BY seq LIMIT :limit
 """
 
-TERM_SOURCE = "SELECT header_from, subject, tags FROM messages WHERE id = :message_id"
+FIRST_NOT_INDEXED = """
+    SELECT min(message_id) FROM events WHERE seq > :after AND type = 'message.accepted'
+"""
+
+HAS_ACCEPTED = """
+    SELECT 1 FROM events WHERE message_id = :message_id AND type = 'message.accepted'
+"""
 
 ADD_TERM = """
     INSERT INTO terms (term, message_id) VALUES (:term, :message_id) ON CONFLICT DO NOTHING
@@ -390,8 +432,6 @@ EVENTS_OF = f"""
 
 LAST_SEQ = "SELECT coalesce(max(seq), 0) FROM events"
 
-FIRST_SEQ = "SELECT coalesce(min(seq), 0) FROM events"
-
 FIRST_SEQ_SINCE = (
     "SELECT seq FROM events WHERE seq > :after AND at >= :since ORDER BY seq LIMIT 1"
 )
@@ -403,7 +443,7 @@ UNKNOWN = """
       JOIN messages m ON m.id = r.message_id
       LEFT JOIN attempts a ON a.message_id = r.message_id AND a.n = r.attempt
       LEFT JOIN timers t ON t.message_id = r.message_id AND t.n = r.n AND t.what = 'resend'
-     WHERE r.state = 'unknown'
+     WHERE r.state = 'unknown' AND (:service IS NULL OR m.service = :service)
      ORDER BY r.message_id, r.n LIMIT :limit
 """
 
@@ -542,4 +582,8 @@ OLD_EVENTS = """
 
 END_EVENTS = "DELETE FROM events WHERE seq <= :seq"
 
-OLD_RATES = "DELETE FROM recipient_rates WHERE at < :before"
+OLD_RATES = """
+    DELETE FROM recipient_rates
+     WHERE at <= (SELECT max(at) FROM (SELECT at FROM recipient_rates
+                                        WHERE at < :before ORDER BY at LIMIT :limit))
+"""

@@ -19,6 +19,7 @@ from emailerctl.models.lifecycle import (
     advance,
     fold,
     resend_wait_ms,
+    sources,
 )
 from emailerctl.store import statements as sql
 from emailerctl.store.driver import Tx
@@ -149,14 +150,11 @@ def step(
     return after
 
 
-# Steps of the table that lead back to the same state: they write the row all the same.
-_LOOPS = frozenset({Cause.DEFERRED, Cause.RETRIED})
-
-
 def _transition(
     tx: Tx, params: dict[str, object], before: State, after: State, cause: Cause
 ) -> bool:
-    if before is after and cause not in _LOOPS:
+    # A step of the table that leads back to the same state writes the row all the same.
+    if before is after and before not in sources(cause):
         return False  # nothing to write; the caller reads the row again
     return tx.run(sql.TRANSITION, {**params, "from_state": before, "to_state": after}) == 1
 
@@ -180,9 +178,18 @@ def end_work_if_done(tx: Tx, message_id: int) -> bool:
 
 
 def requeue(
-    tx: Tx, message_id: int, *, due_ms: int, waiting_for: str, priority: int, now_ms: int
+    tx: Tx, message_id: int, *, due_ms: int, waiting_for: str, priority: int, age_from_ms: int
 ) -> None:
-    """Make sure that there is work for a message that has a queued recipient again."""
+    """Make sure that there is work for a message that has a queued recipient again.
+
+    Args:
+        tx: the transaction.
+        message_id: whose work.
+        due_ms: at the latest; work that is due earlier stays so.
+        waiting_for: what for, unless it is due earlier.
+        priority: of the message.
+        age_from_ms: since when `max_age` counts.
+    """
     tx.run(
         sql.REQUEUE,
         {
@@ -190,7 +197,7 @@ def requeue(
             "priority": priority,
             "due_at": due_ms,
             "waiting_for": waiting_for,
-            "age_from": now_ms,
+            "age_from": age_from_ms,
         },
     )
     tx.has_new_work = True

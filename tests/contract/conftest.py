@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-from tests.smtpd.fixture import shared_smtpd, start_smtpd  # noqa: F401  (fixtures)
+from tests.smtpd.fixture import start_smtpd  # noqa: F401  (a fixture)
 
 Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 

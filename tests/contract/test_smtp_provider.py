@@ -464,12 +464,16 @@ async def test_f_sm_14_a_connection_is_not_used_after_a_time_out(
     assert has_said(server, "2 > MAIL"), "the second message has its own connection"
 
 
-async def test_f_sm_14_a_stray_reply_ends_a_connection(start_smtpd: Start) -> None:
+@pytest.mark.parametrize("recipient", ["stray", "stray-0.1"])
+async def test_f_sm_14_a_stray_reply_ends_a_connection(
+    start_smtpd: Start, recipient: str
+) -> None:
     """A second 250 to one message must not count for the next one."""
     server = start_smtpd()
     hop = build_next_hop(server, pool=1)
 
-    first = await send(hop, "stray")
+    first = await send(hop, recipient)
+    await until(lambda: has_said(server, "2.0.0 stray"), "the stray reply")
     second = await send(hop, "dot-554")
     await hop.close()
 

@@ -55,10 +55,10 @@ def start_smtpd(tmp_path: Path) -> Iterator[Callable[..., SmtpServer]]:
     """Start next hops of one's own, with options of the misbehaving server."""
     servers: list[SmtpServer] = []
 
-    def start(*options: str) -> SmtpServer:
+    def start(*options: str, port: int = 0) -> SmtpServer:
         folder = tmp_path / f"smtpd{len(servers)}"
         folder.mkdir()
-        servers.append(SmtpServer(*options, folder=folder))
+        servers.append(SmtpServer(*options, folder=folder, port=port))
         return servers[-1]
 
     yield start

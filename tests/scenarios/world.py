@@ -5,10 +5,11 @@ their journals say; what we believe is what the message log says; `check` compar
 """
 
 import itertools
+import time
 import tomllib
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from emailerctl.models.lifecycle import Cause, OnUnknown, State
 from emailerctl.models.message import MessageView, Receipt, RecipientView
 from emailerctl.models.page import EventFilter, MessageFilter
 from emailerctl.settings import load
-from emailerctl.store.base import Verb
+from emailerctl.store import sqlite
+from emailerctl.store.base import Pause, Suppression, Verb
 from emailerctl.wiring import App
 from tests.scenarios.processes import STARTED_WITHIN_S, Daemon, eventually
 from tests.smtpd.fixture import SmtpServer
@@ -106,11 +108,12 @@ class World:
         overrides: Mapping[str, object],
     ) -> None:
         self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         self.hops = dict(hops)
         self.overrides = dict(overrides)
         self.config = folder / "emailer.toml"
         self.app: App
-        self._daemons: list[Daemon] = []
+        self.daemons: list[Daemon] = []
         self.configure()
 
     def configure(self, **overrides: object) -> None:
@@ -167,9 +170,9 @@ class World:
             for name, value in options.items()
             for part in (f"--{name.replace('_', '-')}", str(value))
         ]
-        log = self.folder / f"{module.rpartition('.')[2]}-{len(self._daemons)}.log"
+        log = self.folder / f"{module.rpartition('.')[2]}-{len(self.daemons)}.log"
         daemon = Daemon(module, "--config", str(self.config), *flags, *arguments, log=log)
-        self._daemons.append(daemon)
+        self.daemons.append(daemon)
         return daemon
 
     # what is known
@@ -195,7 +198,7 @@ class World:
         try:
             view: MessageView = await eventually(is_there, within=within)
         except AssertionError:
-            story = "\n".join(daemon.tell() for daemon in self._daemons)
+            story = "\n".join(daemon.tell() for daemon in self.daemons)
             causes = await self.causes(message_id)
             raise AssertionError(
                 f"not {' or '.join(states)} within {within} s: {causes}\n{story}"
@@ -236,8 +239,67 @@ class World:
             saying=lambda: f"{self.copies(recipient)} copies; {self.tell()}",
         )
 
+    async def until_said(self, text: str) -> None:
+        """Wait until a client has said so to the relay."""
+        await eventually(
+            lambda: any(text in line for line in self.relay.transcript()),
+            saying=lambda: f"nobody said {text}; {self.tell()}",
+        )
+
+    async def until_dot(self, recipient: str) -> None:
+        """Wait until the relay has the dot of a message to *recipient*."""
+        await eventually(
+            lambda: "and the dot" in " ".join(self._after_rcpt(recipient)),
+            saying=lambda: f"no dot for {recipient}; {self.tell()}",
+        )
+
+    async def until_replied(self, recipient: str, reply: str) -> None:
+        """Wait until the relay has said *reply* in a message to *recipient*."""
+        await eventually(
+            lambda: any(
+                reply in line.partition(" < ")[2] for line in self._after_rcpt(recipient)
+            ),
+            saying=lambda: f"no {reply} for {recipient}; {self.tell()}",
+        )
+
+    async def until_lost_without_dot(self, recipient: str) -> None:
+        """Wait until the relay lost a connection in the middle of a message to *recipient*."""
+
+        def is_lost() -> bool:
+            after = self._after_rcpt(recipient)
+            return any(line.endswith("- lost") for line in after)
+
+        await eventually(is_lost, saying=lambda: f"{recipient}; {self.tell()}")
+        assert "and the dot" not in " ".join(self._after_rcpt(recipient))
+
+    def _after_rcpt(self, recipient: str) -> list[str]:
+        """Return what was said on the first connection that named *recipient*, since then."""
+        said = self.relay.transcript()
+        for at, line in enumerate(said):
+            if f"RCPT TO:<{recipient}>" in line:
+                number = line.split()[0]
+                return [other for other in said[at:] if other.split()[0] == number]
+        return []
+
+    @contextmanager
+    def hold_write_lock(self) -> Iterator[None]:
+        """Be another process that writes to the store and takes its time."""
+        connection = sqlite.connect(self.app.settings.store.path)
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                break
+            except sqlite.sqlite3.OperationalError:
+                assert time.monotonic() < deadline
+        try:
+            yield
+        finally:
+            connection.execute("ROLLBACK")
+            connection.close()
+
     def tell(self) -> str:
-        return "\n".join(daemon.tell() for daemon in self._daemons)
+        return "\n".join(daemon.tell() for daemon in self.daemons)
 
     async def let_others_pass(self) -> None:
         """Wait until a message that was accepted after all others has gone out.
@@ -254,6 +316,38 @@ class World:
         app = self.app
         public = to_public(MESSAGE, message_id)
         await operate.carry_out(app.store, app.clock, OPERATOR, verb, public, fields)
+
+    async def suppress(self, address: str) -> None:
+        """Put *address* on the suppression list."""
+        await self.app.store.suppress(
+            Suppression(
+                address=address,
+                service="",
+                reason="manual",
+                detail="",
+                created_ms=self.app.clock.now_ms(),
+                expires_ms=None,
+                actor=OPERATOR.name,
+            )
+        )
+
+    async def pause(self) -> None:
+        """Pause the queue."""
+        now_ms = self.app.clock.now_ms()
+        pause = Pause(since_ms=now_ms, until_ms=None, actor=OPERATOR.name, reason="")
+        await self.app.store.pause(pause)
+
+    async def resume(self) -> None:
+        """End the pause."""
+        await self.app.store.resume(actor=OPERATOR.name, now_ms=self.app.clock.now_ms())
+
+    async def cli(self, *arguments: str) -> str:
+        """Run `emailerctl ARGUMENTS` as an operator would, and return what it wrote."""
+        log = self.folder / f"cli-{len(self.daemons)}.log"
+        command = Daemon("emailerctl", "--config", str(self.config), *arguments, log=log)
+        self.daemons.append(command)
+        assert await command.until_dead() == 0, command.tell()
+        return log.read_text(encoding="utf-8")
 
     @property
     def lease_ms(self) -> int:
@@ -305,9 +399,7 @@ class World:
         found: list[MessageView] = []
         cursor: str | None = None
         while True:
-            page = await self.app.store.list_messages(
-                MessageFilter(), cursor=cursor, limit=200
-            )
+            page = await self.app.store.list_messages(MessageFilter(), cursor=cursor, limit=200)
             found += page.data
             cursor = page.next_cursor
             if cursor is None:
@@ -315,7 +407,7 @@ class World:
 
     def end(self) -> None:
         """End every process that this world has started, and no other."""
-        for daemon in self._daemons:
+        for daemon in self.daemons:
             daemon.kill()
 
 
@@ -324,7 +416,6 @@ async def create_world(
     folder: Path, hops: Mapping[str, SmtpServer], overrides: Mapping[str, object]
 ) -> AsyncIterator[World]:
     """Create a store and open it; end everything afterwards."""
-    folder.mkdir(parents=True, exist_ok=True)
     world = World(folder, hops, overrides)
     settings = load(world.config, environ={})
     wiring.migrate(settings)

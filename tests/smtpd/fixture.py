@@ -1,11 +1,11 @@
-"""Start, question and stop the misbehaving server; pytest fixtures for it.
+"""Start, question and stop the misbehaving server; a pytest fixture for it.
 
-from tests.smtpd.fixture import SmtpServer, start_smtpd  # noqa: F401  (a fixture)
+Import `start_smtpd` into a conftest; then
 
-def test_…(start_smtpd):
-    server = start_smtpd("--no-pipelining")
-    …
-    assert server.copies("ok@example.org") == 1
+>>> def test_something(start_smtpd):
+...     server = start_smtpd("--no-pipelining")
+...     send_to(server.port)
+...     assert server.copies("ok@example.org") == 1
 """
 
 import json
@@ -44,6 +44,7 @@ class SmtpServer:
         self._options = options
         self.port = port
         self.process = self._start()
+        self.is_pristine = True
 
     def _start(self) -> subprocess.Popen[bytes]:
         ready = self.folder / "ready"
@@ -53,6 +54,11 @@ class SmtpServer:
         if "--no-fsync" not in self._options:
             command += ["--transcript", str(self._transcript)]
         process = subprocess.Popen([*command, *self._options], cwd=ROOT)
+        self._wait_until_ready(process)
+        return process
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        ready = self.folder / "ready"
         deadline = time.monotonic() + START_WITHIN_S
         while not ready.exists():
             if has_ended(process, within_s=0.01):
@@ -62,7 +68,12 @@ class SmtpServer:
                 process.wait()
                 raise RuntimeError(f"the SMTP server is not up after {START_WITHIN_S} s")
         self.port = int(ready.read_text())
-        return process
+
+    def begin_anew(self) -> None:
+        """Forget everything: journal, transcript, connections, addresses seen."""
+        (self.folder / "ready").unlink()
+        self.process.send_signal(signal.SIGHUP)
+        self._wait_until_ready(self.process)
 
     def restart(self) -> None:
         """Start again on the same port, with the same journal, after `stop` or `kill`."""
@@ -93,12 +104,14 @@ class SmtpServer:
 
     def kill(self) -> None:
         """End it by SIGKILL."""
+        self.is_pristine = False
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait(timeout=10)
 
     def pause(self) -> None:
         """Stop it (SIGSTOP)."""
+        self.is_pristine = False
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
@@ -118,24 +131,45 @@ class SmtpServer:
         self.stop()
 
 
+_IDLE = pytest.StashKey[dict[tuple[str, ...], list[SmtpServer]]]()
+
+
+def find_idle(config: pytest.Config) -> dict[tuple[str, ...], list[SmtpServer]]:
+    """Return the servers that a test is done with, by options: starting one takes longer."""
+    if _IDLE not in config.stash:
+        config.stash[_IDLE] = {}
+        config.add_cleanup(lambda: stop_all(config.stash[_IDLE]))
+    return config.stash[_IDLE]
+
+
+def stop_all(idle: dict[tuple[str, ...], list[SmtpServer]]) -> None:
+    """End every server that is left."""
+    for servers in idle.values():
+        for server in servers:
+            server.resume_and_stop()
+
+
 @pytest.fixture
-def start_smtpd(tmp_path: Path) -> Iterator[Callable[..., SmtpServer]]:
-    """Start servers of one's own with options; all end with the test."""
-    servers: list[SmtpServer] = []
+def start_smtpd(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., SmtpServer]]:
+    """Start servers of one's own with options, as good as new; all end with the test."""
+    all_idle = find_idle(pytestconfig)
+    servers: list[tuple[tuple[str, ...], SmtpServer]] = []
 
     def start(*options: str) -> SmtpServer:
-        folder = tmp_path / f"smtpd-{len(servers)}"
-        folder.mkdir()
-        servers.append(SmtpServer(*options, folder=folder))
-        return servers[-1]
+        idle = all_idle.get(options)
+        if idle:
+            server = idle.pop()
+            server.begin_anew()
+        else:
+            server = SmtpServer(*options, folder=tmp_path_factory.mktemp("smtpd"))
+        servers.append((options, server))
+        return server
 
     yield start
-    for server in servers:
-        server.resume_and_stop()
-
-
-@pytest.fixture(scope="session")
-def shared_smtpd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmtpServer]:
-    """A behaving server (but for what recipients ask for), shared by the whole run."""
-    with SmtpServer(folder=tmp_path_factory.mktemp("smtpd")) as server:
-        yield server
+    for options, server in servers:
+        if server.process.poll() is None and server.is_pristine:
+            all_idle.setdefault(options, []).append(server)
+        else:
+            server.resume_and_stop()

@@ -42,6 +42,7 @@ is a reply code, `<s>` seconds (`0.5`).  An unknown local part is accepted like 
     close-idle@             accepts, says 250, then closes the connection
     close-idle-421@         accepts, says 250, then an unsolicited 421, and closes
     stray@                  accepts, says 250 twice
+    stray-<s>@              the same, so much later
 
 What is not about a recipient is an option (`python -m tests.smtpd --help`), and can be limited
 to one connection with `--only-connection N`.
@@ -55,6 +56,7 @@ import hmac
 import json
 import os
 import re
+import signal
 import socket
 import ssl
 import struct
@@ -64,7 +66,7 @@ from pathlib import Path
 
 _ACCEPTED = "-accepted"
 _VERB = re.compile(
-    r"(mail|rcpt|data|early|dot|tarpit|late|stall-in-body)-(\d+(?:\.\d+)?)(?:-(\d{3}))?"
+    r"(mail|rcpt|data|early|dot|tarpit|late|stray|stall-in-body)-(\d+(?:\.\d+)?)(?:-(\d{3}))?"
 )
 _ADDRESS = re.compile(rb"^(?:MAIL FROM|RCPT TO):<([^>]*)>(.*)$", re.IGNORECASE | re.DOTALL)
 _GARBAGE = b"\x16\x03\x01 this is no SMTP reply\r\n"
@@ -114,6 +116,17 @@ class Books:
     fsync: bool
     connections: int = 0
     seen: set[str] = field(default_factory=set)
+    live: set["Connection"] = field(default_factory=set)
+
+    def reset(self) -> None:
+        """Begin anew, as if just started: for the next test."""
+        for connection in list(self.live):
+            connection.vanish()
+        self.live.clear()
+        self.seen.clear()
+        self.connections = 0
+        for file in filter(None, (self.journal, self.transcript)):
+            os.ftruncate(file, 0)
 
     def accept(self, connection: int, sender: str, recipients: list[str], body: bytes) -> None:
         """Write one line for each copy, and sync: from here on it is the truth."""
@@ -195,6 +208,7 @@ class Connection(asyncio.Protocol):
         self.transport = transport  # type: ignore[assignment]
         if not first:
             return
+        self.books.live.add(self)
         self.is_tls = self.options.implicit_tls
         if self.options.drop_on_connect:
             self.drop()
@@ -205,9 +219,21 @@ class Connection(asyncio.Protocol):
             self.flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.books.note(self.number, "-", b"lost")
+        if self in self.books.live:
+            self.books.note(self.number, "-", b"lost")
+        self.books.live.discard(self)
         self.state = "dead"
         self.stop_idle_timer()
+
+    def vanish(self) -> None:
+        """Leave no trace in the books, which are for the next test."""
+        self.state = "dead"
+        self.books = Books(
+            journal=-1, transcript=None, fsync=False
+        )  # a late accept would raise
+        self.stop_idle_timer()
+        if self.transport is not None:
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         self.stop_idle_timer()
@@ -609,11 +635,14 @@ class Connection(asyncio.Protocol):
             self.drop()
         else:
             self.say("250 2.0.0 queued")
-            self.answer_more(verb)
+            self.answer_more(verb, number)
 
-    def answer_more(self, verb: str) -> None:
-        if verb == "stray":
-            self.say("250 2.0.0 queued")
+    def answer_more(self, verb: str, number: float) -> None:
+        if verb == "stray" and number:
+            loop = asyncio.get_running_loop()
+            loop.call_later(number, self.say_late, b"250 2.0.0 stray\r\n")
+        elif verb == "stray":
+            self.say("250 2.0.0 stray")
         elif verb == "close-idle-421":
             self.say("421 4.4.2 idle too long")
         if verb.startswith("close-idle"):
@@ -645,7 +674,10 @@ _AFTER_DOT = frozenset(
 async def serve(
     options: Options, *, port: int, journal: Path, ready: Path, transcript: Path | None
 ) -> None:
-    """Listen on 127.0.0.1, write the port to *ready*, and serve until cancelled."""
+    """Listen on 127.0.0.1, write the port to *ready*, and serve until cancelled.
+
+    SIGHUP empties the journal and begins anew; then *ready* is written again.
+    """
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     books = Books(
         journal=os.open(journal, flags, 0o600),
@@ -667,10 +699,18 @@ async def serve(
             backlog=512,
             ssl=tls if options.implicit_tls else None,
         )
-    number = sock.getsockname()[1]
-    fresh = ready.with_suffix(".new")
-    fresh.write_text(f"{number}\n", encoding="ascii")
-    fresh.replace(ready)
+
+    def say_ready() -> None:
+        fresh = ready.with_suffix(".new")
+        fresh.write_text(f"{sock.getsockname()[1]}\n", encoding="ascii")
+        fresh.replace(ready)
+
+    def begin_anew() -> None:
+        books.reset()
+        say_ready()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, begin_anew)
+    say_ready()
     try:
         await asyncio.get_running_loop().create_future()
     finally:

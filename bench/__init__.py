@@ -1,0 +1,1 @@
+"""What the product costs, beside what a bare program costs: ratios measured in one run."""

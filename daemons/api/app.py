@@ -1,0 +1,86 @@
+"""The route table, and what the handlers of one process share."""
+
+import asyncio
+import re
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequest
+from tornado.web import Application
+
+from daemons.api.exchange import Exchange
+from daemons.api.feed import Feed
+from daemons.api.handlers.base import Handler, Unknown
+from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream
+from daemons.api.handlers.health import Health, Readiness
+from daemons.api.handlers.messages import Message, MessageEvents, Messages, MessageVerb
+from daemons.api.handlers.providers import Providers, ProviderVerb
+from daemons.api.handlers.suppressions import OneSuppression, Suppressions
+from emailerctl.wiring import App
+
+_PATHS: dict[str, type[Handler]] = {
+    "/v1/messages": Messages,
+    "/v1/events": Events,
+    "/v1/events/stream": EventStream,
+    "/v1/suppressions": Suppressions,
+    "/v1/providers": Providers,
+    "/healthz": Health,
+    "/readyz": Readiness,
+}
+_PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
+    (re.compile(r"/v1/messages/([^/]+)"), Message),
+    (re.compile(r"/v1/messages/([^/]+)/events"), MessageEvents),
+    (re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve)"), MessageVerb),
+    (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
+    (re.compile(r"/v1/providers/([^/]+)/(enable|disable)"), ProviderVerb),
+)
+
+
+class Api(Application):
+    """The API of one process.
+
+    Attributes:
+        held_bytes: of request bodies that are in memory.
+        running: the requests under way; a stop waits for them.
+        heartbeat_s: between two signs of life on a quiet stream.
+    """
+
+    def __init__(self, app: App) -> None:
+        """Take what the handlers need."""
+        super().__init__()
+        self.app = app
+        self.feed = Feed(app.store, app.tokens)
+        self.body_limit = app.settings.api.body_limit_bytes
+        self.body_timeout_s = app.settings.api.body_timeout.total_seconds()
+        self.heartbeat_s = HEARTBEAT_S
+        self.held_bytes = 0
+        self.is_stopping = False
+        self.running: set[asyncio.Task[None]] = set()
+
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        """Begin an exchange; Tornado calls this for each request."""
+        return Exchange(self, request_conn)
+
+    def build_handler(self, request: HTTPServerRequest, exchange: Exchange) -> Handler:
+        """Return what answers *request*."""
+        kind = _PATHS.get(request.path)
+        arguments: tuple[str, ...] = ()
+        if kind is None:
+            kind, arguments = find_handler(request.path)
+        kwargs: dict[str, Any] = {"exchange": exchange, "arguments": arguments}
+        return kind(self, request, **kwargs)
+
+
+def find_handler(path: str) -> tuple[type[Handler], tuple[str, ...]]:
+    """Return whose path this is, and what its variable parts say, percent signs resolved."""
+    for pattern, kind in _PATTERNS:
+        found = pattern.fullmatch(path)
+        if found is None:
+            continue
+        try:
+            return kind, tuple(unquote_to_bytes(part).decode() for part in found.groups())
+        except UnicodeDecodeError:
+            break
+    return Unknown, ()

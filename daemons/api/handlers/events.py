@@ -1,0 +1,91 @@
+"""`/v1/events`: the event log by sequence number, in pages and as a stream."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import ClassVar
+
+from tornado.iostream import StreamClosedError
+
+from daemons.api.feed import Follower, read_page
+from daemons.api.handlers.base import READERS, Handler
+from daemons.api.schemas import Parse, narrow, parse_limit, parse_query, parse_seq
+from emailerctl.errors import BadRequest
+from emailerctl.models.page import PAGE_LIMIT
+
+HEARTBEAT_S = 15.0
+_STUCK_S = 60.0  # a client that takes nothing for so long is gone
+_RETRY_MS = 2_000  # when a client whose stream ended comes again
+
+
+class Events(Handler):
+    """`/v1/events`."""
+
+    scopes: ClassVar = {"GET": READERS}
+
+    async def get(self) -> None:
+        """Read the log after a sequence number."""
+        known: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit, "service": str}
+        query = parse_query(self.request.query_arguments, known)
+        self.reply(
+            await read_page(
+                self.app.store,
+                after_seq=query.get("after", 0),
+                limit=query.get("limit", PAGE_LIMIT),
+                service=narrow(query, self.caller)["service"],
+            )
+        )
+
+
+class EventStream(Handler):
+    """`/v1/events/stream`: Server-Sent Events; `id:` is the sequence number."""
+
+    scopes: ClassVar = {"GET": READERS}
+    head = Handler.head
+    _follower: Follower | None = None
+
+    async def get(self) -> None:
+        """Follow the log from `Last-Event-ID` or `after`, or from now on."""
+        feed = self.application.feed
+        self._follower = follower = await feed.join(self.caller, self._find_start())
+        try:
+            await self._begin()
+            while not follower.is_over:
+                await self._pass_on(follower)
+        except (StreamClosedError, TimeoutError):
+            self.request.connection.stream.close()  # type: ignore[union-attr]
+        finally:
+            feed.leave(follower)
+
+    def on_connection_close(self) -> None:
+        """End at once when the client leaves."""
+        if self._follower is not None:
+            self.application.feed.dismiss(self._follower)
+
+    def _find_start(self) -> int | None:
+        query = parse_query(self.request.query_arguments, {"after": parse_seq})
+        text = self.request.headers.get("Last-Event-ID", "")
+        if not text:
+            return query.get("after")
+        try:
+            return parse_seq(text)
+        except ValueError as error:
+            raise BadRequest(f"Last-Event-ID: {error}") from None
+
+    async def _begin(self) -> None:
+        self._set_headers(
+            {
+                "Content-Type": "text/event-stream; charset=utf-8",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",  # nginx
+            }
+        )
+        self.write(b"retry: %d\n\n" % _RETRY_MS)
+        await self.flush()
+
+    async def _pass_on(self, follower: Follower) -> None:
+        """Write what is new, or a sign of life."""
+        octets = await self.application.feed.take(
+            follower, within_s=self.application.heartbeat_s
+        )
+        self.write(octets or b": alive\n\n")
+        await asyncio.wait_for(self.flush(), _STUCK_S)

@@ -1,0 +1,56 @@
+"""`/v1/suppressions`: the addresses that we will not send to."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import ClassVar
+
+from daemons.api.handlers.base import ADMINS, Handler
+from daemons.api.schemas import Parse, parse_limit, parse_query, parse_suppression
+from emailerctl.core.shapes import page_shape, suppression_shape
+from emailerctl.errors import NotFound
+from emailerctl.models.page import PAGE_DEFAULT
+from emailerctl.models.text import shorten
+
+
+class Suppressions(Handler):
+    """`/v1/suppressions`."""
+
+    scopes: ClassVar = {"GET": ADMINS, "POST": ADMINS}
+
+    async def get(self) -> None:
+        """List suppressions by address; `address` is a prefix."""
+        known: Mapping[str, Parse] = {
+            "address": str,
+            "service": str,
+            "limit": parse_limit,
+            "cursor": str,
+        }
+        query = parse_query(self.request.query_arguments, known)
+        page = await self.app.store.list_suppressions(
+            service=query.get("service"),
+            address=query.get("address", ""),
+            cursor=query.get("cursor"),
+            limit=query.get("limit", PAGE_DEFAULT),
+        )
+        self.reply(page_shape(page, suppression_shape))
+
+    async def post(self) -> None:
+        """Suppress an address, for one service or for all."""
+        suppression = parse_suppression(
+            self.parse_object(), actor=self.caller.name, now_ms=self.app.clock.now_ms()
+        )
+        await self.app.store.suppress(suppression)
+        self.reply(suppression_shape(suppression), HTTPStatus.CREATED)
+
+
+class OneSuppression(Handler):
+    """`/v1/suppressions/{address}`."""
+
+    scopes: ClassVar = {"DELETE": ADMINS}
+
+    async def delete(self, address: str) -> None:
+        """Take an address off the list; `service` says whose, none: that of all services."""
+        query = parse_query(self.request.query_arguments, {"service": str})
+        if not await self.app.store.unsuppress(address, query.get("service", "")):
+            raise NotFound(f"{shorten(address)} is not on this list")
+        self.reply_empty()

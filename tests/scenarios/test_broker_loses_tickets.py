@@ -1,0 +1,38 @@
+"""Nobody tells the consumer that there is something to do."""
+
+import pytest
+
+from emailerctl.models.lifecycle import State
+from tests.scenarios.conftest import Create
+
+LATENCY_MS = 5_000
+
+
+@pytest.mark.timeout(40)
+async def test_it_finds_what_is_due_by_itself(create: Create) -> None:
+    """F-BR-01: a lost bell costs at most five seconds, and no message."""
+    world = await create(consumer__poll="5s")  # the longest that the settings allow
+    await world.start_consumer()
+    await world.let_others_pass()
+    for ear in world.app.folders.wake.iterdir():
+        ear.unlink()
+
+    message_ids = [await world.submit(world.address()) for _ in range(20)]
+
+    for message_id in message_ids:
+        await world.until(message_id, State.SENT)
+        events = {event.type: event.at_ms for event in await world.events(message_id)}
+        took_ms = events["recipient.handed_over"] - events["message.accepted"]
+        assert took_ms <= LATENCY_MS + 500  # and what the attempt itself takes
+
+
+async def test_it_finds_what_falls_due_while_nobody_rings(create: Create) -> None:
+    """F-BR-01: a moment that the store knows needs no bell: `send_in`, retries."""
+    world = await create(consumer__poll="5s")
+    await world.start_consumer()
+    message_id = await world.submit(world.address(), send_in="1s")
+
+    await world.until(message_id, State.SENT, within=4)
+
+    view = await world.load(message_id)
+    assert view.attempts[0].started_ms >= view.created_ms + 1_000

@@ -1,0 +1,43 @@
+"""A next hop that takes for ever."""
+
+from collections.abc import Callable
+
+from emailerctl.models.lifecycle import State
+from tests.scenarios.conftest import Create
+from tests.smtpd.fixture import SmtpServer
+
+
+async def test_it_does_not_starve_another_next_hop(
+    create: Create, relay: SmtpServer, start_smtpd: Callable[..., SmtpServer]
+) -> None:
+    """F-CO-06: it fills its own room and no other's."""
+    tarpit = start_smtpd("--no-banner")
+    world = await create(hops={"relay": relay, "tarpit": tarpit})
+    await world.start_consumer()
+    stuck = [await world.submit(world.address(), provider="tarpit") for _ in range(60)]
+    quick = [await world.submit(world.address()) for _ in range(20)]
+
+    for message_id in quick:
+        await world.until(message_id, State.SENT, within=5)
+
+    assert {(await world.load(message_id)).state for message_id in stuck} == {State.QUEUED}
+
+
+async def test_every_step_has_a_deadline(
+    create: Create, start_smtpd: Callable[..., SmtpServer]
+) -> None:
+    """F-CO-06: and what ends before the dot was definitely not accepted."""
+    tarpit = start_smtpd("--no-banner")
+    world = await create(
+        hops={"relay": tarpit},
+        providers__relay__greeting_timeout="300ms",
+        retry__schedule=["1h"],
+    )
+    message_id = await world.submit(world.address())
+    await world.start_consumer()
+
+    await world.until_cause(message_id, "deferred")
+
+    view = await world.load(message_id)
+    assert (view.state, view.recipients[0].waiting_for) == (State.QUEUED, "retry")
+    assert [(a.outcome, a.phase) for a in view.attempts] == [("transient", "connect")]
