@@ -6,7 +6,7 @@ told by the process whose commit raised it.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import httpx
@@ -14,6 +14,7 @@ import httpx
 from emailerctl import log
 from emailerctl.core.alerts import Facts, judge
 from emailerctl.core.clockwatch import ClockWatch
+from emailerctl.core.deliver import Hop
 from emailerctl.core.mime import build_raw
 from emailerctl.core.sweep import Sweep
 from emailerctl.errors import EmailerError
@@ -24,6 +25,7 @@ from emailerctl.models.message import Draft, EnvelopeRecipient
 from emailerctl.models.outcome import Kind
 from emailerctl.providers.base import Outgoing, Provider
 from emailerctl.store.base import Alert
+from emailerctl.store.locks import is_lock_free
 from emailerctl.wiring import App
 
 _log = logging.getLogger(__name__)
@@ -224,6 +226,48 @@ class Watch:
         if outcome.kind is not Kind.ACCEPTED:
             _log.warning("alert %s could not be mailed: %s", name, outcome.reply)
         return outcome.kind in (Kind.ACCEPTED, Kind.PERMANENT, Kind.UNKNOWN)
+
+
+def build_sweep(
+    app: App, hops: Mapping[str, Hop], clock_watch: ClockWatch, *, own_id: int | None
+) -> Sweep:
+    """Build the sweep of a process; *own_id* is its consumer's, None where it is none."""
+    return Sweep(
+        app.store,
+        hops=tuple(hops),
+        boot_id=boot_id(),
+        is_dead=lambda consumer_id: is_lock_free(app.folders.locks, consumer_id),
+        own_id=own_id,
+        max_age_ms=app.policy.max_age_ms,
+        resend_after_ms=max(hop.final_reply_ms for hop in hops.values()),
+        may_expire=clock_watch.may_expire,
+        clock=app.clock,
+    )
+
+
+def find_alerter(app: App, hops: Mapping[str, Hop]) -> Provider | None:
+    """Return the next hop that alerts are mailed through."""
+    via = app.settings.alerts.via or next(iter(app.routing.default), "")
+    hop = hops.get(via)
+    return hop.provider if hop else None
+
+
+async def watch_api(app: App) -> None:
+    """Be the background of the API: a dead consumer is noticed by the one that still lives."""
+    hops = app.build_hops()
+    clock_watch = await recall_clock(app)
+    watch = Watch(
+        app,
+        sweep=build_sweep(app, hops, clock_watch, own_id=None),
+        clock_watch=clock_watch,
+        is_calm=lambda: app.driver.backlog == 0,
+        alerter=find_alerter(app, hops),
+    )
+    try:
+        await watch.run()
+    finally:
+        for hop in hops.values():
+            await hop.provider.close()
 
 
 async def _always(_accepted: object) -> bool:

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from daemons.api.app import Api
 from daemons.api.server import Server, listen
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
+from daemons.watch import watch_api
 from emailerctl import log
 from emailerctl.errors import EmailerError
 from emailerctl.settings import Settings
@@ -133,8 +134,8 @@ async def serve_app(
 
 
 def _background(app: App) -> Sequence[Coroutine[None, None, None]]:
-    """Return what one process of the API does beside serving: alerts and the sweep go here."""
-    return ()
+    """Return what one process of the API does beside serving."""
+    return (watch_api(app),)
 
 
 async def _flush_used(app: App) -> None:

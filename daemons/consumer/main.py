@@ -5,23 +5,22 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
-from daemons.consumer.lease import Lease, forget_dead, is_lock_free
+from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
-from daemons.watch import Watch, recall_clock
+from daemons.watch import Watch, build_sweep, find_alerter, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
 from emailerctl.core.deliver import Delivery, Hop
 from emailerctl.core.standing import Standing
-from emailerctl.core.sweep import Sweep
 from emailerctl.errors import EmailerError
-from emailerctl.models.clock import boot_id, to_ms
+from emailerctl.models.clock import to_ms
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
-from emailerctl.providers.base import Provider
 from emailerctl.queues.bell import Listener
 from emailerctl.queues.embedded import EmbeddedQueue
 from emailerctl.settings import Settings
+from emailerctl.store.locks import CONSUMER, forget_dead
 from emailerctl.wiring import App, check_ready, describe_library, open_app
 
 _LOST_EXIT = 75  # declared dead by somebody: a new process must register
@@ -107,15 +106,15 @@ async def consume(
     )
     await lease.take()
     forget_dead(app.folders.wake, app.folders.locks, now_s=app.clock.now_ms() / 1000)
-    sweep = _build_sweep(app, hops, consumer_id, clock_watch, final_reply_ms)
-    listener = Listener(app.folders.wake, to_public("con", consumer_id))
+    sweep = build_sweep(app, hops, clock_watch, own_id=consumer_id)
+    listener = Listener(app.folders.wake, to_public(CONSUMER, consumer_id))
     loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener)
     await sweep.void_leases()
     await sweep.fire_timers(adopts=True)
 
     async def look_after_lease() -> None:
         if is_lost.is_set():
-            log.log("lease.lost", "error", consumer=to_public("con", consumer_id))
+            log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()
 
     watch = Watch(
@@ -126,7 +125,7 @@ async def consume(
         alerter=find_alerter(app, hops),
         duties=((1.0, standing.refresh), (0.2, look_after_lease)),
     )
-    log.log("consumer.started", consumer=to_public("con", consumer_id), pid=os.getpid())
+    log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
     queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
     ready()
     background = asyncio.create_task(watch.run())
@@ -146,28 +145,8 @@ async def consume(
         for hop in hops.values():
             await hop.provider.close()
         await lease.end(resend_after_ms=final_reply_ms)
-    log.log("consumer.stopped", consumer=to_public("con", consumer_id))
+    log.log("consumer.stopped", consumer=to_public(CONSUMER, consumer_id))
     return _LOST_EXIT if is_lost.is_set() else 0
-
-
-def _build_sweep(
-    app: App,
-    hops: Mapping[str, Hop],
-    own_id: int | None,
-    clock_watch: ClockWatch,
-    resend_after_ms: int,
-) -> Sweep:
-    return Sweep(
-        app.store,
-        hops=tuple(hops),
-        boot_id=boot_id(),
-        is_dead=lambda consumer_id: is_lock_free(app.folders.locks, consumer_id),
-        own_id=own_id,
-        max_age_ms=app.policy.max_age_ms,
-        resend_after_ms=resend_after_ms,
-        may_expire=clock_watch.may_expire,
-        clock=app.clock,
-    )
 
 
 def _build_loop(
@@ -212,10 +191,3 @@ def _build_loop(
 
 def _log_alarm(name: str, alarm: Alarm, reply: str) -> None:
     log.log("next_hop.alarm", "error", provider=name, alarm=alarm, reply=reply)
-
-
-def find_alerter(app: App, hops: Mapping[str, Hop]) -> Provider | None:
-    """Return the next hop that alerts are mailed through."""
-    via = app.settings.alerts.via or next(iter(app.routing.default), "")
-    hop = hops.get(via)
-    return hop.provider if hop else None
