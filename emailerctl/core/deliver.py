@@ -108,9 +108,10 @@ class Delivery:
             await self._abandon(claim, Reason.EXPIRED)
             return
         chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
-        index = self._standing.find_open(chain, min(claim.chain_index, len(chain)))
+        index = self._find_open(claim, chain)
         if index is None:
-            index = self._standing.find_open(chain, 0)
+            await self._standing.refresh()  # who opened one has just made this message due
+            index = self._find_open(claim, chain)
         if index is None:
             await self._park(claim, chain)
             return
@@ -134,6 +135,11 @@ class Delivery:
             await asyncio.shield(self._give_back(claim, chain, index))
             raise
         await asyncio.shield(self._settle(attempt, hop, chain, index, sending))
+
+    def _find_open(self, claim: Claim, chain: Sequence[str]) -> int | None:
+        """Return the next hop to try: from the message's place in the chain on, or any."""
+        index = self._standing.find_open(chain, min(claim.chain_index, len(chain)))
+        return self._standing.find_open(chain, 0) if index is None else index
 
     def _is_expired(self, claim: Claim) -> bool:
         expires_ms = claim.expires_ms

@@ -66,7 +66,7 @@ class CheckResult:
     detail: str
 
 
-class MarkRefused(Exception):  # noqa: N818  (not an error: the answer of the store)
+class MarkRefused(Exception):
     """The mark was not granted: nothing more may be sent on this connection."""
 
 

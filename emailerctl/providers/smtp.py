@@ -304,23 +304,18 @@ _UNIT_MS = {"s": 1000, "m": 60_000, "h": 3_600_000}
 _LONGEST_WAIT_MS = 3_600_000
 
 
-def classify(verdict: Verdict, *, recipients: int) -> Outcome:
+def classify(verdict: Verdict) -> Outcome:
     """Read the answer that decides about a recipient.
 
     Only a reply after the dot can accept, and only its lack leaves a doubt; before the dot
     nothing has been accepted, whatever breaks.
-
-    Args:
-        verdict: the answer, and what it was an answer to.
-        recipients: how many the answer to the dot is about: with a single one, a refusal whose
-            enhanced status is about an address or a mailbox is about that recipient.
     """
     answer = verdict.answer
     if isinstance(answer, Fault):
         return _read_fault(verdict.stage, answer)
     if verdict.stage in _OPENING or answer.code in {SERVICE_CLOSING, _AUTHENTICATION_REQUIRED}:
         return _read_service_refusal(verdict.stage, answer)
-    return _read_reply(verdict.stage, answer, recipients)
+    return _read_reply(verdict.stage, answer)
 
 
 def _read_fault(stage: Stage, fault: Fault) -> Outcome:
@@ -358,7 +353,7 @@ def _read_service_refusal(stage: Stage, reply: Reply) -> Outcome:
     )
 
 
-def _read_reply(stage: Stage, reply: Reply, recipients: int) -> Outcome:
+def _read_reply(stage: Stage, reply: Reply) -> Outcome:
     status = reply.enhanced_status
     kind, party = Kind.PERMANENT, Party.MESSAGE
     if stage is Stage.ANSWER and reply.severity not in (2, _TRANSIENT, _PERMANENT):
@@ -373,8 +368,10 @@ def _read_reply(stage: Stage, reply: Reply, recipients: int) -> Outcome:
         party = Party.RECIPIENT
         if reply.code == _TOO_MANY_RECIPIENTS and not _ABOUT_THE_RECIPIENT.match(status):
             kind = Kind.TRANSIENT
-    elif stage is Stage.ANSWER and recipients == 1 and _ABOUT_THE_RECIPIENT.match(status):
-        party = Party.RECIPIENT
+    elif stage is Stage.ANSWER and kind is Kind.PERMANENT:
+        party = (
+            Party.RECIPIENT
+        )  # the receiving side has seen it all, and won't have it (F-SM-12)
     return Outcome(
         kind=kind,
         party=party,
@@ -465,9 +462,8 @@ class Smtp:
         finally:
             self._pool.give_back(session)
         outcomes = dict(request.refused)
-        covered = sum(verdict.stage is Stage.ANSWER for verdict in verdicts.values())
         for n, verdict in verdicts.items():
-            outcome = classify(verdict, recipients=covered)
+            outcome = classify(verdict)
             if taken.is_kept and _is_silence(verdict):
                 outcome = replace(outcome, is_charged=False)
             outcomes[n] = outcome
@@ -531,7 +527,7 @@ class Smtp:
         self, outgoing: Outgoing, error: NotOpened, dialogue: Dialogue
     ) -> Sending:
         dialogue.add(error.dialogue)
-        outcome = classify(error.verdict, recipients=0)
+        outcome = classify(error.verdict)
         outcomes = dict.fromkeys((r.n for r in outgoing.recipients), outcome)
         return Sending(outcomes=outcomes, dialogue=str(dialogue))
 

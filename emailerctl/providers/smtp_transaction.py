@@ -96,11 +96,10 @@ class Dialogue:
 
     def __str__(self) -> str:
         """Return all lines, or the first and the last ones where they are too many."""
-        lines = [
-            line if len(line) < _LINE_LIMIT else clean(line, _LINE_LIMIT)
-            for line in self._lines
-        ]
-        text = "\n".join(lines)
+        text = "\n".join(self._lines)
+        if len(text) <= _DIALOGUE_LIMIT:
+            return text
+        text = "\n".join(clean(line, _LINE_LIMIT) for line in self._lines)
         if len(text) <= _DIALOGUE_LIMIT:
             return text
         half = _DIALOGUE_LIMIT // 2 - 20
@@ -119,7 +118,7 @@ class _Broken(Exception):
 class Transaction:
     """One message on one session."""
 
-    def __init__(  # noqa: PLR0913  (what every step needs)
+    def __init__(
         self,
         session: Session,
         envelope: Envelope,

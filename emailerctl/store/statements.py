@@ -143,8 +143,9 @@ MARK_WORK = """
     UPDATE work
        SET lease_until = :lease_until, marked_at = :now, open_until_at = :open_until_at
      WHERE message_id = :message_id AND lease_token = :lease_token
- RETURNING (SELECT expires_at FROM messages WHERE id = :message_id)
 """
+
+EXPIRY = "SELECT expires_at FROM messages WHERE id = :message_id"
 
 HELD_LEASE = """
     SELECT open_until_at FROM work

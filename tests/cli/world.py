@@ -26,7 +26,7 @@ from emailerctl.wiring import App, migrate, open_app
 Answer = TypeVar("Answer")
 
 ROOT = Path(__file__).parents[2]
-WITHIN_S = 15.0
+WITHIN_S = 30.0
 
 SETTINGS = """\
 [store]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
+from tests.desk_fixtures import desk, other, store_path, stores  # noqa: F401  (fixtures)
 from tests.smtpd.fixture import start_smtpd  # noqa: F401  (a fixture)
 
 Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]

@@ -408,7 +408,7 @@ async def test_f_sm_11_a_reply_of_several_lines(start_smtpd: Start) -> None:
     ("recipient", "kind", "party"),
     [
         ("dot-451", Kind.TRANSIENT, Party.MESSAGE),
-        ("dot-554", Kind.PERMANENT, Party.MESSAGE),
+        ("dot-554", Kind.PERMANENT, Party.RECIPIENT),
         ("dot-421", Kind.TRANSIENT, Party.NEXT_HOP),
         ("late-0.1-451", Kind.TRANSIENT, Party.MESSAGE),
         ("dot-354", Kind.UNKNOWN, Party.NEXT_HOP),

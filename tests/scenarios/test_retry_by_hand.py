@@ -24,7 +24,6 @@ async def test_what_was_exhausted_goes_out(
     await world.start_consumer()
     view = await world.until(message_id, State.FAILED)
     assert view.recipients[0].reason == "exhausted"
-    assert len(view.attempts) > 1
     relay.restart()
 
     await world.order(Verb.RETRY, message_id, reason="the relay is back")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emailerctl.core.idempotency import check_key, differing_fields, fingerprint, hash_key
@@ -106,6 +106,7 @@ def test_values_of_different_kinds_differ(one: object, other: object) -> None:
     assert differing_fields(fingerprint({"a": one}), fingerprint({"a": other})) == ["a"]
 
 
+@settings(max_examples=50, deadline=None)
 @given(requests, requests)
 def test_fingerprints_differ_where_the_requests_do(
     one: dict[str, object], other: dict[str, object]

@@ -208,6 +208,8 @@ PLAIN = Draft(header_from=Mailbox("a@example.org"), to=(Mailbox("b@example.org")
 @example(replace(PLAIN, text="From " + "ü" + "x" * 70 + "\nFrom From From ü" + "From " * 40))
 @example(replace(PLAIN, subject="x" * 998))
 @example(replace(PLAIN, subject=" a  b "))
+@example(replace(PLAIN, subject="a" + "日本語" * 30))
+@example(replace(PLAIN, subject="ab c" * 9 + "üü" + "ab c" * 12 + "日"))
 def test_what_is_read_back_is_what_was_asked_for(draft: Draft) -> None:
     assert_reads_back(draft)
 
@@ -338,6 +340,12 @@ def test_the_encoding_is_the_one_that_leaves_most_readable(text: str, encoding: 
     assert message["content-transfer-encoding"] == encoding
 
 
+def test_a_from_line_is_hidden_wherever_its_quoted_line_must_break() -> None:
+    for n in range(40, 80):
+        for tail in ("üüüüüüüü", "From From From From " * 3 + "ü"):
+            assert_reads_back(replace(PLAIN, text=f"From {'x' * n}{tail}"))
+
+
 def test_addresses_that_need_smtputf8_are_utf8_and_nothing_else_is() -> None:
     draft = replace(
         PLAIN,
@@ -396,7 +404,6 @@ def test_naughty_strings_survive_everywhere() -> None:
                 header_from=Mailbox("a@example.org", line[:256].strip()),
                 subject=line,
                 text=text,
-                html=text,
                 headers={"X-Naughty": line} if line else {},
                 attachments=(replace(PDF, filename=line[:200].strip() or "a.pdf"),),
             )

@@ -34,62 +34,59 @@ RAW = b"From: a@example.org\r\nSubject: x\r\n\r\nhello\r\n"
 
 
 @pytest.mark.parametrize(
-    ("stage", "reply", "recipients", "kind", "party"),
+    ("stage", "reply", "kind", "party"),
     [
         # F-SM-01: the next hop is not ready, whatever the digit
-        (Stage.CONNECT, "421 4.3.2 no", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.CONNECT, "451 later", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.CONNECT, "554 5.7.1 go away", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.EHLO, "550 no", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.MAIL, "421 bye", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.RCPT, "421 bye", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.DATA, "421 bye", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.BODY, "421 bye", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.ANSWER, "421 bye", 1, Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.CONNECT, "421 4.3.2 no", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.CONNECT, "451 later", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.CONNECT, "554 5.7.1 go away", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.EHLO, "550 no", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.MAIL, "421 bye", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.RCPT, "421 bye", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.DATA, "421 bye", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.BODY, "421 bye", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.ANSWER, "421 bye", Kind.TRANSIENT, Party.NEXT_HOP),
         # F-SM-03, F-SM-05
-        (Stage.TLS, "454 4.7.0 no TLS now", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.AUTH, "535 5.7.8 wrong", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.AUTH, "454 4.7.0 later", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.MAIL, "530 5.7.0 authenticate first", 1, Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.TLS, "454 4.7.0 no TLS now", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.AUTH, "535 5.7.8 wrong", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.AUTH, "454 4.7.0 later", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.MAIL, "530 5.7.0 authenticate first", Kind.TRANSIENT, Party.NEXT_HOP),
         # F-SM-06, F-SM-07
-        (Stage.MAIL, "451 4.3.0 later", 1, Kind.TRANSIENT, Party.MESSAGE),
-        (Stage.MAIL, "550 5.7.1 not that sender", 1, Kind.PERMANENT, Party.MESSAGE),
-        (Stage.RCPT, "450 4.2.1 busy", 1, Kind.TRANSIENT, Party.RECIPIENT),
-        (Stage.RCPT, "550 5.1.1 nobody", 1, Kind.PERMANENT, Party.RECIPIENT),
-        (Stage.RCPT, "552 too many recipients", 1, Kind.TRANSIENT, Party.RECIPIENT),
-        (Stage.RCPT, "552 5.2.2 mailbox full", 1, Kind.PERMANENT, Party.RECIPIENT),
-        (Stage.RCPT, "354 what", 1, Kind.TRANSIENT, Party.NEXT_HOP),
-        (Stage.DATA, "451 4.3.0 later", 1, Kind.TRANSIENT, Party.MESSAGE),
-        (Stage.DATA, "554 5.5.0 no", 1, Kind.PERMANENT, Party.MESSAGE),
-        (Stage.DATA, "250 what", 1, Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.MAIL, "451 4.3.0 later", Kind.TRANSIENT, Party.MESSAGE),
+        (Stage.MAIL, "550 5.7.1 not that sender", Kind.PERMANENT, Party.MESSAGE),
+        (Stage.RCPT, "450 4.2.1 busy", Kind.TRANSIENT, Party.RECIPIENT),
+        (Stage.RCPT, "550 5.1.1 nobody", Kind.PERMANENT, Party.RECIPIENT),
+        (Stage.RCPT, "552 too many recipients", Kind.TRANSIENT, Party.RECIPIENT),
+        (Stage.RCPT, "552 5.2.2 mailbox full", Kind.PERMANENT, Party.RECIPIENT),
+        (Stage.RCPT, "354 what", Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.DATA, "451 4.3.0 later", Kind.TRANSIENT, Party.MESSAGE),
+        (Stage.DATA, "554 5.5.0 no", Kind.PERMANENT, Party.MESSAGE),
+        (Stage.DATA, "250 what", Kind.TRANSIENT, Party.NEXT_HOP),
         # F-SM-08: before the dot, so definite; a yes is out of place there
-        (Stage.BODY, "452 4.3.1 no room", 1, Kind.TRANSIENT, Party.MESSAGE),
-        (Stage.BODY, "552 5.3.4 too big", 1, Kind.PERMANENT, Party.MESSAGE),
-        (Stage.BODY, "250 2.0.0 already?", 1, Kind.TRANSIENT, Party.NEXT_HOP),
+        (Stage.BODY, "452 4.3.1 no room", Kind.TRANSIENT, Party.MESSAGE),
+        (Stage.BODY, "552 5.3.4 too big", Kind.PERMANENT, Party.MESSAGE),
+        (Stage.BODY, "250 2.0.0 already?", Kind.TRANSIENT, Party.NEXT_HOP),
         # F-SM-11
-        (Stage.ANSWER, "250 2.0.0 queued", 1, Kind.ACCEPTED, Party.MESSAGE),
-        (Stage.ANSWER, "251 forwarded", 1, Kind.ACCEPTED, Party.MESSAGE),
-        (Stage.ANSWER, "252 perhaps", 1, Kind.ACCEPTED, Party.MESSAGE),
-        (Stage.ANSWER, "299", 1, Kind.ACCEPTED, Party.MESSAGE),
-        # F-SM-12; whom a 5yz is about is known for a single recipient only
-        (Stage.ANSWER, "451 4.3.0 later", 1, Kind.TRANSIENT, Party.MESSAGE),
-        (Stage.ANSWER, "452 4.2.2 full", 1, Kind.TRANSIENT, Party.RECIPIENT),
-        (Stage.ANSWER, "554 5.7.1 spam", 1, Kind.PERMANENT, Party.MESSAGE),
-        (Stage.ANSWER, "550 5.1.1 nobody", 1, Kind.PERMANENT, Party.RECIPIENT),
-        (Stage.ANSWER, "550 5.2.2 full", 1, Kind.PERMANENT, Party.RECIPIENT),
-        (Stage.ANSWER, "550 5.1.1 nobody", 2, Kind.PERMANENT, Party.MESSAGE),
+        (Stage.ANSWER, "250 2.0.0 queued", Kind.ACCEPTED, Party.MESSAGE),
+        (Stage.ANSWER, "251 forwarded", Kind.ACCEPTED, Party.MESSAGE),
+        (Stage.ANSWER, "252 perhaps", Kind.ACCEPTED, Party.MESSAGE),
+        (Stage.ANSWER, "299", Kind.ACCEPTED, Party.MESSAGE),
+        # F-SM-12: a 5yz to the whole content is a refusal by the receiving side
+        (Stage.ANSWER, "451 4.3.0 later", Kind.TRANSIENT, Party.MESSAGE),
+        (Stage.ANSWER, "452 4.2.2 full", Kind.TRANSIENT, Party.MESSAGE),
+        (Stage.ANSWER, "554 5.7.1 spam", Kind.PERMANENT, Party.RECIPIENT),
+        (Stage.ANSWER, "550 5.1.1 nobody", Kind.PERMANENT, Party.RECIPIENT),
+        (Stage.ANSWER, "550 5.2.2 full", Kind.PERMANENT, Party.RECIPIENT),
         # F-SM-13: neither yes nor no
-        (Stage.ANSWER, "354 go ahead", 1, Kind.UNKNOWN, Party.NEXT_HOP),
-        (Stage.ANSWER, "150 hm", 1, Kind.UNKNOWN, Party.NEXT_HOP),
+        (Stage.ANSWER, "354 go ahead", Kind.UNKNOWN, Party.NEXT_HOP),
+        (Stage.ANSWER, "150 hm", Kind.UNKNOWN, Party.NEXT_HOP),
     ],
 )
-def test_a_reply_means(
-    stage: Stage, reply: str, recipients: int, kind: Kind, party: Party
-) -> None:
+def test_a_reply_means(stage: Stage, reply: str, kind: Kind, party: Party) -> None:
     """F-SM-01 to F-SM-13: the table of delivery.md §3 and §7."""
     code, _, text = reply.partition(" ")
 
-    outcome = classify(Verdict(stage, Reply(int(code), text)), recipients=recipients)
+    outcome = classify(Verdict(stage, Reply(int(code), text)))
 
     assert (outcome.kind, outcome.party) == (kind, party)
     assert outcome.code == int(code)
@@ -99,7 +96,7 @@ def test_a_reply_means(
 @pytest.mark.parametrize("stage", BEFORE_THE_DOT)
 @pytest.mark.parametrize("lack", list(Lack))
 def test_nothing_is_accepted_before_the_dot_whatever_breaks(stage: Stage, lack: Lack) -> None:
-    outcome = classify(Verdict(stage, Fault(lack, "why")), recipients=1)
+    outcome = classify(Verdict(stage, Fault(lack, "why")))
 
     assert (outcome.kind, outcome.party) == (Kind.TRANSIENT, Party.NEXT_HOP)
 
@@ -107,7 +104,7 @@ def test_nothing_is_accepted_before_the_dot_whatever_breaks(stage: Stage, lack: 
 @pytest.mark.parametrize("lack", list(Lack))
 def test_without_an_answer_to_the_dot_nobody_knows(lack: Lack) -> None:
     """F-SM-09, F-SM-10, F-SM-13."""
-    outcome = classify(Verdict(Stage.ANSWER, Fault(lack, "why")), recipients=1)
+    outcome = classify(Verdict(Stage.ANSWER, Fault(lack, "why")))
 
     assert (outcome.kind, outcome.phase) == (Kind.UNKNOWN, Phase.ANSWER)
 
@@ -116,12 +113,9 @@ def test_without_an_answer_to_the_dot_nobody_knows(lack: Lack) -> None:
     stage=st.sampled_from(list(Stage)),
     code=st.integers(100, 599),
     text=st.text(max_size=30),
-    recipients=st.integers(0, 50),
 )
-def test_only_a_2yz_after_the_dot_accepts(
-    stage: Stage, code: int, text: str, recipients: int
-) -> None:
-    outcome = classify(Verdict(stage, Reply(code, text)), recipients=recipients)
+def test_only_a_2yz_after_the_dot_accepts(stage: Stage, code: int, text: str) -> None:
+    outcome = classify(Verdict(stage, Reply(code, text)))
 
     accepted = stage is Stage.ANSWER and code // 100 == 2
     unknown = stage is Stage.ANSWER and code // 100 in (1, 3)
@@ -151,7 +145,7 @@ def test_an_alarm_is_raised_and_the_attempt_charged(
     verdict: Verdict, alarm: Alarm | None, is_charged: bool
 ) -> None:
     """F-SM-03, F-SM-05: what is not the message's fault is not charged to it."""
-    outcome = classify(verdict, recipients=1)
+    outcome = classify(verdict)
 
     assert (outcome.alarm, outcome.is_charged) == (alarm, is_charged)
 
@@ -171,7 +165,7 @@ def test_an_alarm_is_raised_and_the_attempt_charged(
 def test_a_named_wait_is_heard(text: str, wait_ms: int | None) -> None:
     code, _, rest = text.partition(" ")
 
-    outcome = classify(Verdict(Stage.RCPT, Reply(int(code), rest)), recipients=1)
+    outcome = classify(Verdict(Stage.RCPT, Reply(int(code), rest)))
 
     assert outcome.retry_after_ms == wait_ms
 

@@ -5,7 +5,7 @@ import time
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emailerctl.core.strictjson import MAX_DEPTH, MAX_KEYS, MAX_VALUES, load_object
@@ -43,6 +43,7 @@ json_values = st.recursive(
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text("abc"), json_values), st.booleans())
 def test_what_json_writes_is_read(value: dict[str, object], ascii_only: bool) -> None:
     assert load_object(json.dumps(value, ensure_ascii=ascii_only).encode()) == value

@@ -7,7 +7,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emailerctl.core import submission as module
@@ -619,6 +619,11 @@ def test_a_flood_of_fields_costs_nothing() -> None:
     assert time.process_time() - started < 0.5
 
 
+def test_the_fields_are_read_with_the_rules_or_not_at_all() -> None:
+    with pytest.raises(TypeError, match="parse_submission"):
+        SubmissionBody.model_validate(LEAST)
+
+
 def test_the_contract_has_a_schema() -> None:
     schema = SubmissionBody.model_json_schema()
 
@@ -641,6 +646,7 @@ json_values = st.recursive(
 field_names = st.sampled_from(sorted(SubmissionBody.model_json_schema()["properties"]))
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(field_names | st.text(max_size=9), json_values, max_size=6))
 def test_any_json_is_a_submission_or_has_faults(fields: dict[str, object]) -> None:
     merged = {**LEAST, **fields}
