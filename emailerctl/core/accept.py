@@ -13,7 +13,7 @@ from random import Random
 from emailerctl.core.idempotency import check_key, differing_fields, fingerprint, hash_key
 from emailerctl.core.mime import build_raw
 from emailerctl.core.route import Routing, build_chain
-from emailerctl.core.submission import Limits, Submission, parse_submission, plan_times
+from emailerctl.core.submission import Limits, Submission, Times, parse_submission, plan_times
 from emailerctl.errors import (
     EmailerError,
     Fault,
@@ -68,6 +68,14 @@ class AcceptRules:
     max_backlog: int = 5_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """The request's idempotency key, hashed, and what it asked for; both None without a key."""
+
+    hash: bytes | None = None
+    fingerprint: bytes | None = None
+
+
 class Acceptance:
     """What turns requests into committed messages.
 
@@ -105,31 +113,36 @@ class Acceptance:
             Unauthorized, Unavailable and its kinds.
         """
         self._check_room()
-        key_hash, asked = self._read_key(fields, caller, key)
+        known = self._read_key(fields, caller, key)
+        now_ms = self._clock.now_ms()
         try:
-            submission = self._parse(fields, caller)
-            chain = self._plan(submission, caller)
+            submission = self._parse(fields, caller, now_ms)
+            chain = self._choose_chain(submission, caller)
+            times = plan_times(submission, now_ms)
         except EmailerError:
             # The rules may have changed since: a replay is a replay all the same (P4).
-            replay = await self._store.find_by_key(key_hash) if key_hash else None
+            replay = await self._store.find_by_key(known.hash) if known.hash else None
             if replay is None:
                 raise
-            return self._recognise(replay, asked)
+            return self._recognise(replay, known)
         while True:
-            message = self._build(submission, caller, chain, key_hash, asked)
+            message = self._build(submission, caller, chain, times, now_ms, known)
             try:
-                receipt = await self._store.add(message, now_ms=self._clock.now_ms())
+                receipt = await self._store.add(message, now_ms=now_ms)
             except IdTaken:
                 continue
-            except OutcomeUnknown as error:  # one for a whole group: each names its own (F-IN-06)
+            except (
+                OutcomeUnknown
+            ) as error:  # one for a whole group: each names its own (F-IN-06)
                 raise OutcomeUnknown(
                     error.detail,
                     retry_after_s=error.retry_after_s,
                     id=to_public(MESSAGE, message.message_id),
                 ) from error
             if receipt.is_replay:
-                return self._recognise(receipt, asked)
-            return replace(receipt, warnings=tuple(self._warn(message, receipt, chain)))
+                return self._recognise(receipt, known)
+            warnings = tuple(self._warn(message, receipt, chain))
+            return replace(receipt, warnings=warnings) if warnings else receipt
 
     def _check_room(self) -> None:
         if self._is_storage_low():
@@ -139,23 +152,21 @@ class Acceptance:
         if self._backlog() >= self._rules.max_backlog:
             raise Overloaded("too many messages wait to be committed", retry_after_s=1)
 
-    def _read_key(
-        self, fields: Mapping[str, object], caller: Caller, key: str | None
-    ) -> tuple[bytes | None, bytes | None]:
+    def _read_key(self, fields: Mapping[str, object], caller: Caller, key: str | None) -> _Key:
         if key is not None:
-            return hash_key(caller.service, check_key(key)), fingerprint(fields)
+            return _Key(hash_key(caller.service, check_key(key)), fingerprint(fields))
         if self._rules.requires_key or caller.limits.requires_key:
             raise IdempotencyKeyInvalid("an Idempotency-Key is required here")
-        return None, None
+        return _Key()
 
-    def _parse(self, fields: Mapping[str, object], caller: Caller) -> Submission:
+    def _parse(self, fields: Mapping[str, object], caller: Caller, now_ms: int) -> Submission:
         limits = caller.limits
         if limits.fixed_to and not any(fields.get(kind) for kind in RecipientKind):
             fields = {**fields, "to": list(limits.fixed_to)}
         submission = parse_submission(
             fields,
             self._rules.limits,
-            now_ms=self._clock.now_ms(),
+            now_ms=now_ms,
             allow_sandbox=caller.is_test,
             allow_local_domains=self._rules.allow_local_domains,
             default_from=self._rules.default_from,
@@ -164,7 +175,7 @@ class Acceptance:
         _check_limits(submission, caller)
         return submission
 
-    def _plan(self, submission: Submission, caller: Caller) -> tuple[str, ...]:
+    def _choose_chain(self, submission: Submission, caller: Caller) -> tuple[str, ...]:
         """Return the chain of next hops.
 
         Raises:
@@ -187,12 +198,11 @@ class Acceptance:
         submission: Submission,
         caller: Caller,
         chain: tuple[str, ...],
-        key_hash: bytes | None,
-        asked: bytes | None,
+        times: Times,
+        now_ms: int,
+        key: _Key,
     ) -> NewMessage:
-        now_ms = self._clock.now_ms()
         message_id = build_message_id(now_ms, self._rng)
-        times = plan_times(submission, now_ms)
         draft, recipients = self._redirect(submission)
         header_from = draft.header_from.address
         domain = header_from.rpartition("@")[2]
@@ -224,8 +234,8 @@ class Acceptance:
             raw=raw,
             content_hash=sha256(raw).digest(),
             needs_smtputf8=submission.needs_smtputf8,
-            key_hash=key_hash,
-            fingerprint=asked,
+            key_hash=key.hash,
+            fingerprint=key.fingerprint,
             recipient_rate=caller.limits.recipient_rate,
         )
 
@@ -239,15 +249,15 @@ class Acceptance:
         draft = replace(submission.draft, headers=headers)
         return draft, (NewRecipient(target, RecipientKind.TO),)
 
-    def _recognise(self, replay: Receipt, asked: bytes | None) -> Receipt:
+    def _recognise(self, replay: Receipt, key: _Key) -> Receipt:
         """Return the earlier receipt if it answers the same request.
 
         Raises:
             IdempotencyKeyReused: it does not; names the fields that differ.
         """
-        if replay.fingerprint == asked:
+        if replay.fingerprint == key.fingerprint:
             return replay
-        fields = differing_fields(replay.fingerprint or b"", asked or b"")
+        fields = differing_fields(replay.fingerprint or b"", key.fingerprint or b"")
         public = to_public(MESSAGE, replay.message_id)
         raise IdempotencyKeyReused(
             f"this key belongs to {public}, which was asked for with other values of: "

@@ -13,7 +13,7 @@ from typing import Protocol
 from emailerctl.models.text import shorten
 
 _UNIT_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
-_DURATION = re.compile(r"(?P<number>[0-9]{1,12})(?P<unit>ms|[smhd])")
+_DURATION = re.compile(r"(?P<number>[0-9]{1,13})(?P<unit>ms|[smhd])")
 _LONGEST_MS = 36_500 * 86_400_000
 
 

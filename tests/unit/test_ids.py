@@ -62,7 +62,7 @@ def test_a_prefix_means_exactly_the_ids_that_begin_with_it(
         "msg_ZZZZZZZZZZZZZ",
         "msg_0 0",
         "é",
-        "msg_０",  # a digit, but not one of ours
+        "msg_\uff10",  # a digit, but not one of ours
     ],
 )
 def test_what_begins_no_id_is_none(text: str) -> None:
