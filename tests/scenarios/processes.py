@@ -1,6 +1,7 @@
 """A daemon as a child process: started, questioned, stopped, killed by its own process id."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -128,6 +129,26 @@ class Daemon:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(timeout=10)
+
+    def workers(self) -> list[int]:
+        """Return the processes that it has forked and that still run: those of its session."""
+        told = {int(line["pid"]) for line in self.lines("api.started")}
+        return [pid for pid in sorted(told - {self.pid}) if _find_session(pid) == self.pid]
+
+    def end(self) -> None:
+        """End it and its workers, which would otherwise drain first."""
+        workers = self.workers()
+        self.kill()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _find_session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
 
 
 def _coverage() -> dict[str, str]:

@@ -71,4 +71,4 @@ async def test_what_went_out_or_may_have_is_refused(create: Create) -> None:
     for message_id, cure in ((sent_id, "send --like"), (doubted_id, "unknown resend")):
         with pytest.raises(Conflict) as refused:
             await world.order(Verb.RETRY, message_id)
-        assert cure in refused.value.hint
+        assert cure in refused.value.cure

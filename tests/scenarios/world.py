@@ -343,11 +343,16 @@ class World:
 
     async def cli(self, *arguments: str) -> str:
         """Run `emailerctl ARGUMENTS` as an operator would, and return what it wrote."""
-        log = self.folder / f"cli-{len(self.daemons)}.log"
-        command = Daemon("emailerctl", "--config", str(self.config), *arguments, log=log)
-        self.daemons.append(command)
+        command = self.spawn_program(*arguments)
         assert await command.until_dead() == 0, command.tell()
-        return log.read_text(encoding="utf-8")
+        return command.log.read_text(encoding="utf-8")
+
+    def spawn_program(self, *arguments: str) -> Daemon:
+        """Start `emailerctl ARGUMENTS`: the program as it is installed, without a fate."""
+        log = self.folder / f"{arguments[0]}-{len(self.daemons)}.log"
+        program = Daemon("emailerctl", "--config", str(self.config), *arguments, log=log)
+        self.daemons.append(program)
+        return program
 
     @property
     def lease_ms(self) -> int:
@@ -408,7 +413,7 @@ class World:
     def end(self) -> None:
         """End every process that this world has started, and no other."""
         for daemon in self.daemons:
-            daemon.kill()
+            daemon.end()
 
 
 @asynccontextmanager
