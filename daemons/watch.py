@@ -192,7 +192,7 @@ class Watch:
         """Mail an alert straight to a next hop: not through a queue that may be the trouble."""
         app = self._app
         now_ms = app.clock.now_ms()
-        message_id = build_message_id(now_ms, app.rng)
+        message_id = build_message_id(now_ms, app.chance)
         to = parse_mailbox(app.settings.alerts.mail_to, allow_local_domains=True)
         sender = parse_mailbox(
             app.settings.defaults.header_from or to.address, allow_local_domains=True

@@ -48,11 +48,17 @@ class Folders:
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """Everything that a program needs, ready for use."""
+    """Everything that a program needs, ready for use.
+
+    Attributes:
+        rng: for secrets: the operating system's.
+        chance: for ids and jitter: seeded from `rng`, and two hundred times as fast.
+    """
 
     settings: Settings
     clock: Clock
     rng: Random
+    chance: Random
     store: SqlStore
     driver: SqliteDriver
     folders: Folders
@@ -110,6 +116,7 @@ async def open_app(
     """
     clock = clock or SystemClock()
     rng = rng or SystemRandom()
+    chance = Random(rng.getrandbits(256))  # noqa: S311  (no secret is made with it)
     tables = parse_providers(settings)
     path = settings.store.path
     migrations.require_current(path)
@@ -128,7 +135,7 @@ async def open_app(
         publish=publish,
         on_fatal=on_fatal,
     )
-    store = SqlStore(driver, rng=rng, grace_ms=to_ms(settings.lease.duration))
+    store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
     routing = Routing(tuple(settings.routing.default), frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
     try:
@@ -136,6 +143,7 @@ async def open_app(
             settings=settings,
             clock=clock,
             rng=rng,
+            chance=chance,
             store=store,
             driver=driver,
             folders=folders,
@@ -146,7 +154,7 @@ async def open_app(
                 store,
                 _build_rules(settings, routing),
                 clock=clock,
-                rng=rng,
+                rng=chance,
                 is_storage_low=is_storage_low,
                 backlog=lambda: driver.backlog,
             ),

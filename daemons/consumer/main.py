@@ -170,7 +170,7 @@ def _build_loop(
         policy=app.policy,
         standing=standing,
         clock=app.clock,
-        rng=app.rng,
+        rng=app.chance,
         may_expire=clock_watch.may_expire,
         on_alarm=_log_alarm,
         on_unwritten=lambda error: loop.keep_outcome(error),
