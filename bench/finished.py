@@ -7,16 +7,16 @@ product.  `store audit` looks at a small store that was built the same way.
 
 import asyncio
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from bench import sinks
 from bench.installation import Installation
 from emailerctl.settings import load
-from emailerctl.store import sqlite
+from emailerctl.store import migrations, sqlite
 from emailerctl.wiring import open_app
 
-_FORMAT = 1  # of what is built: another number builds it anew
 _CHUNK = 20_000
 _SPAN_MS = 3 * 86_400_000  # the messages are spread over the last three days
 _INDEX_BATCH = 2_000
@@ -33,12 +33,21 @@ _NUMBERS = f"""
 
 def find_finished(cache: Path, folder: Path, count: int, say: Callable[[str], None]) -> Path:
     """Return a store with *count* finished messages, from the cache or built now."""
-    path = cache / f"finished-{count}-v{_FORMAT}.db"
+    name = f"finished-{count}-"
+    path = cache / f"{name}{_hash_recipe()}.db"
     if not path.exists():
+        for old in cache.glob(f"{name}*.db"):
+            old.unlink()
         say(f"building a store with {count:,} finished messages in {cache} (once)")
         fresh = _build(folder / f"building-{count}", count)
         fresh.replace(path)
     return path
+
+
+def _hash_recipe() -> str:
+    """Return what changes with the schema and with the way that stores are built here."""
+    recipe = b"".join(Path(file).read_bytes() for file in (migrations.__file__, __file__))
+    return sha256(recipe).hexdigest()[:12]
 
 
 def _build(folder: Path, count: int) -> Path:

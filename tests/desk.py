@@ -1,7 +1,9 @@
 """A message log and everything at hand to work with it: what store tests are written with."""
 
+import asyncio
 import shutil
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -357,6 +359,14 @@ class Desk:
         """Write behind the store's back."""
         with connect(self.path) as connection:
             connection.execute(statement, parameters)
+
+
+async def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
+    """Wait until *condition* holds; another thread or process brings it about."""
+    give_up = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < give_up, "it did not happen in time"
+        await asyncio.sleep(0.001)
 
 
 class connect:  # noqa: N801  (a context manager, used like a function)

@@ -51,6 +51,7 @@ class Api(Application):
         self.app = app
         self.feed = Feed(app.store, app.tokens)
         self.body_limit = app.settings.api.body_limit_bytes
+        self.header_timeout_s = app.settings.api.header_timeout.total_seconds()
         self.body_timeout_s = app.settings.api.body_timeout.total_seconds()
         self.heartbeat_s = HEARTBEAT_S
         self.held_bytes = 0

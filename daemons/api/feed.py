@@ -60,19 +60,24 @@ class Follower:
 
 
 class Feed:
-    """The newest events, and who waits for the next ones."""
+    """The newest events, and who waits for the next ones.
+
+    Attributes:
+        looks: how often the log was read for all followers.
+    """
 
     def __init__(self, store: Store, tokens: TokenBook) -> None:
         """Begin with nothing; `run` reads."""
         self._store = store
         self._tokens = tokens
-        self._recent: deque[Frame] = deque(maxlen=_RECENT)
+        self._recent: deque[Frame] = deque()
         self._position = 0  # everything up to here was read
         self._floor = 0  # everything after this and up to _position is in _recent
         self._followers: set[Follower] = set()
         self._changed = asyncio.Event()
         self._wanted = asyncio.Event()
         self._is_closed = False
+        self.looks = 0
 
     async def run(self) -> None:
         """Read what is new while somebody follows, until cancelled."""
@@ -149,12 +154,13 @@ class Feed:
         return [_to_frame(event) for event in events]
 
     async def _look(self) -> None:
+        self.looks += 1
         events = await self._store.list_events(
             _EVERYTHING, after_seq=self._position, limit=_BATCH
         )
         for event in events:
-            if len(self._recent) == _RECENT:
-                self._floor = self._recent[0].seq
+            if len(self._recent) >= _RECENT:
+                self._floor = self._recent.popleft().seq
             self._recent.append(_to_frame(event))
         if events:
             self._position = events[-1].seq

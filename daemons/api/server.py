@@ -16,13 +16,13 @@ from emailerctl.errors import ConfigurationError
 
 _NO_LIMIT = 2**62  # the exchange counts body bytes itself, and answers
 _CLOSE_S = 1.0  # for what was answered to leave
-_BUSY = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Content-Type: application/problem+json\r\n"
-    b"Retry-After: 1\r\nConnection: close\r\nContent-Length: 119\r\n\r\n"
-    b'{"title":"Overloaded","status":503,"code":"overloaded",'
-    b'"detail":"too many connections from this address"}'
+_TOO_MANY = b'{"title":"Overloaded","status":503,"code":"overloaded","detail":"%b"}' % (
+    b"too many connections from this address"
 )
+_BUSY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
+    b"Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+) % (len(_TOO_MANY), _TOO_MANY)
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
@@ -54,10 +54,10 @@ class Server(HTTPServer):
         super().initialize(
             api,
             max_header_size=settings.header_limit_bytes,
-            # One time for both in Tornado: a request's head, and the pause before it.
-            idle_connection_timeout=settings.header_timeout.total_seconds(),
             max_body_size=_NO_LIMIT,
         )
+        # The exchange has the time-outs: one for both a request's head and the pause before it.
+        self.conn_params.header_timeout = None
         self.api = api
         self._most_connections = settings.max_connections
         self._by_address: Counter[str] = Counter()

@@ -20,13 +20,15 @@ _AHEAD = 3
 _UNROUTED = ""  # work that was not routed yet (requeued, or its next hop left the settings)
 _UNROUTED_ROOM = 64
 _QUIET_MS = 1_000  # how long suspects are tried one by one before the others go on
+_CALM_MS = 1_000  # an attempt that ends its consumer has done so by then: others may follow
 
 
 class Loop:
     """Takes tickets, claims, and runs deliveries side by side.
 
     A slow next hop fills its own room and no other's.  A message that lost its lease is claimed
-    alone: the loop lets everything else finish first (F-CL-07).
+    alone: the loop lets everything else finish first, or run for a while (F-CL-07); a suspect
+    that hangs holds up nobody for longer (F-CO-06).
 
     Args:
         concurrency: attempts at once, by next hop.
@@ -65,6 +67,7 @@ class Loop:
         self._stopping = asyncio.Event()
         self._quiet_until_ms: int | None = None
         self._loud_until_ms = 0
+        self._calm_from_ms = 0
         self._troubled_until_ms = 0
 
     @property
@@ -78,9 +81,10 @@ class Loop:
         boot_ms = self._clock.boot_ms()
         if self._stopping.is_set() or boot_ms < self._troubled_until_ms:
             return Look((), None)
-        is_idle = not self._attempts and boot_ms >= self._loud_until_ms
-        if self._quiet_until_ms is not None and not is_idle:
-            return Look((), None)  # suspects wait for quiet
+        calm_ms = self._calm_from_ms if self._attempts else boot_ms
+        if self._quiet_until_ms is not None and boot_ms < calm_ms:
+            return Look((), now_ms + calm_ms - boot_ms)  # suspects wait for quiet
+        is_idle = boot_ms >= max(calm_ms, self._loud_until_ms)
         rooms = {name: min(self._room(name), limit) for name in self._rooms}
         due = await self._store.find_due(rooms, now_ms=now_ms, is_idle=is_idle)
         self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
@@ -138,6 +142,7 @@ class Loop:
         attempt = Attempt(claim, started_ms=self._clock.now_ms())
         task = asyncio.create_task(self._deliver(attempt))
         self._attempts[task] = attempt
+        self._calm_from_ms = self._clock.boot_ms() + _CALM_MS
         self._used[claim.next_hop] += 1
         task.add_done_callback(self._finish)
         self._on_change(len(self._attempts))
@@ -156,7 +161,7 @@ class Loop:
         self._used[name] -= 1
         self._on_change(len(self._attempts))
         self._freed.set()
-        if not had_room and self._room(name) > 0:
+        if (not had_room and self._room(name) > 0) or self._quiet_until_ms is not None:
             self._wake()
         if not task.cancelled() and task.exception() is not None:
             _log.error("a delivery ended badly", exc_info=task.exception())
@@ -165,9 +170,7 @@ class Loop:
         """Wait until some next hop can take a good part of a batch more."""
         while not self._stopping.is_set():
             if any(self._room(name) for name in self._rooms if name != _UNROUTED):
-                is_quiet = self._quiet_until_ms is not None
-                if not (is_quiet and self._attempts):
-                    return
+                return
             self._freed.clear()
             await self._freed.wait()
 

@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from daemons.inbox.main import Arrival
@@ -347,10 +346,9 @@ def _name_ourselves() -> str:
 
 
 def _write_arrival(arrival: Arrival) -> None:
-    at = datetime.now().astimezone()
     output.write_painted(
         [
-            (f"{at:%H:%M:%S}  ", "dim"),
+            (f"{output.show_time(arrival.received_ms, '%H:%M:%S')}  ", "dim"),
             ("mail  ", "green"),
             (f"{arrival.sender} → {', '.join(arrival.recipients)}  ", ""),
             (f"{arrival.subject}  ", "bold"),

@@ -1,7 +1,6 @@
 """`emailerctl logs`: the event log of the store, past and present."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Context, Option
@@ -10,7 +9,7 @@ from emailerctl.cli import follow as following
 from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Form
 from emailerctl.core import shapes
-from emailerctl.models.clock import to_text
+from emailerctl.models.clock import to_ms, to_text
 from emailerctl.models.event import GAP, Event
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
@@ -79,29 +78,30 @@ def logs(
             recipient=to,
         )
         seen = await store.last_seq()
-        start = options.to_moment(since, opened.clock.now_ms())
-        if start is None or last is not None:
-            found = await _read_last(opened, filter_, start)
+        start_ms = options.to_moment(since, opened.clock.now_ms())
+        found: list[Event] = []
+        if start_ms is None or last is not None:
+            found += await following.read_last(store, filter_, _LAST if last is None else last)
         else:
-            after = await store.find_seq_since(start)
-            found = [
-                event
-                async for event in following.read_after(store, filter_, after, until_seq=seen)
-                if event.type == GAP or filter_.admits(event)
-            ]
+            found += await _find_gap(opened, start_ms)
+            after = await store.find_seq_since(start_ms)
+            async for event in following.read_after(store, filter_, after, until_seq=seen):
+                if filter_.admits(event):
+                    found.append(event)
+        if start_ms is not None:
+            found = [event for event in found if event.at_ms >= start_ms]
         _write_past(found, follows=follow)
         if follow:
             await _write_what_comes(opened, filter_, max([seen, *(e.seq for e in found)]))
 
-    async def _read_last(
-        opened: "App", filter_: EventFilter, start_ms: int | None
-    ) -> Sequence[Event]:
-        found = await following.read_last(
-            opened.store, filter_, _LAST if last is None else last
-        )
-        return [event for event in found if start_ms is None or event.at_ms >= start_ms]
-
     session.run(ctx, work)
+
+
+async def _find_gap(opened: "App", start_ms: int) -> Sequence[Event]:
+    """Return the gap that retention left, if it removed events since *start_ms*."""
+    first = await opened.store.list_events(EventFilter(), after_seq=0, limit=1)
+    kept_ms = to_ms(opened.settings.retention.events)
+    return [e for e in first if e.type == GAP and start_ms < e.at_ms - kept_ms]
 
 
 def _write_past(events: Sequence[Event], *, follows: bool) -> None:
@@ -150,8 +150,8 @@ def _cells(event: Event) -> list[str]:
 
 def build_line(event: Event) -> list[tuple[str, str]]:
     """Return the pieces, and their styles, of an event's line for people, in local time."""
-    moment = datetime.fromtimestamp(event.at_ms / 1000).astimezone()
-    at = f"{moment:%m-%d %H:%M:%S}.{event.at_ms % 1000:03d}  "
+    seconds = output.show_time(event.at_ms, "%m-%d %H:%M:%S")
+    at = f"{seconds}.{event.at_ms % 1000:03d}  "
     if event.type == GAP:
         removed = f"{event.data.get('from_seq')} to {event.data.get('to_seq')}"
         return [(at, "dim"), (f"… events {removed} were removed by retention", "yellow")]

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer import Context, Option, Typer
+from typer import Context, Exit, Option, Typer
 from typer.main import get_command
 
 import emailerctl
@@ -81,6 +81,12 @@ def _build() -> Typer:
     return app
 
 
+def _show_version(value: bool) -> None:
+    if value:
+        output.write_text(f"emailerctl {emailerctl.__version__}")
+        raise Exit
+
+
 def root(
     ctx: Context,
     config: Annotated[
@@ -109,7 +115,13 @@ def root(
         bool, Option("--debug", help="The traceback of deliberate errors too.")
     ] = False,
     version: Annotated[
-        bool, Option("--version", help="The version, and nothing else.")
+        bool,
+        Option(
+            "--version",
+            is_eager=True,
+            callback=_show_version,
+            help="The version, nothing else.",
+        ),
     ] = False,
 ) -> None:
     """Act on what holds for every command."""
@@ -121,9 +133,6 @@ app = _build()
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    if sys.argv[1:] == ["--version"]:
-        output.write_text(f"emailerctl {emailerctl.__version__}")
-        return
     sys.excepthook = output.report_bug
     sys.exit(run(sys.argv[1:]))
 

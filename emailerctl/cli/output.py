@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import NoReturn, TextIO, TypeVar
@@ -377,6 +378,11 @@ def ago(moment_ms: int, now_ms: int) -> str:
     if text == "0s":
         return "now"
     return f"{text} ago" if moment_ms <= now_ms else f"in {text}"
+
+
+def show_time(moment_ms: int, layout: str) -> str:
+    """Return a moment in local time, for people; *layout* is strftime's."""
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).astimezone().strftime(layout)
 
 
 def _paint(text: str, style: str, *, has_colour: bool) -> str:

@@ -3,7 +3,9 @@
 import base64
 from collections.abc import Iterator, Mapping
 from email import message_from_string, policy
+from email.header import decode_header
 from email.message import EmailMessage
+from email.utils import getaddresses
 from typing import cast
 
 from emailerctl.core.headers import parse_header_name
@@ -36,17 +38,30 @@ def read_fields(raw: bytes, view: MessageView) -> dict[str, object]:
     return {name: value for name, value in fields.items() if value}
 
 
+def _read_written(part: EmailMessage, name: str) -> str:
+    """Return a field as it was written, unfolded.
+
+    Its parsed form would not do: Python puts a space between the encoded words of a name, and
+    quotes around parameters.
+    """
+    written = (str(value) for key, value in part.raw_items() if key == name)
+    return " ".join(next(written, "").split("\r\n "))
+
+
 def _read_mailboxes(parsed: EmailMessage, name: str) -> list[Mapping[str, str]]:
-    header = parsed[name]
-    if header is None:
-        return []
     return [
-        {
-            "email": address.addr_spec,
-            **({"name": address.display_name} if address.display_name else {}),
-        }
-        for address in header.addresses
+        {"email": address, **({"name": _decode(phrase)} if phrase else {})}
+        for phrase, address in getaddresses([_read_written(parsed, name)])
+        if address
     ]
+
+
+def _decode(phrase: str) -> str:
+    """Return a name whose encoded words (RFC 2047) are read."""
+    return "".join(
+        part.decode(charset or "ascii") if isinstance(part, bytes) else part
+        for part, charset in decode_header(phrase)
+    )
 
 
 def _read_headers(parsed: EmailMessage) -> Iterator[tuple[str, str]]:
@@ -80,7 +95,7 @@ def _read_attachment(part: EmailMessage) -> dict[str, str]:
     content = cast("bytes", part.get_payload(decode=True))
     attachment = {
         "filename": part.get_filename() or "unnamed",
-        "content_type": part.get_content_type(),
+        "content_type": _read_written(part, "Content-Type"),
         "content": base64.b64encode(content).decode(),
         "disposition": part.get_content_disposition() or "attachment",
     }

@@ -13,14 +13,15 @@ from pydantic import SecretStr, ValidationError
 from emailerctl.errors import ConfigurationError
 from emailerctl.models.clock import Clock, to_ms
 from emailerctl.providers.base import Provider
+from emailerctl.providers.http import HttpNextHop, HttpSettings
+from emailerctl.providers.mailgun import Mailgun, MailgunSettings
+from emailerctl.providers.postmark import Postmark, PostmarkSettings
 from emailerctl.providers.sandbox import Sandbox, SandboxSettings
 from emailerctl.providers.smtp import Smtp, SmtpSettings
 from emailerctl.settings import Section
 
 # Kinds of the contract that later versions bring.
-NOT_YET = frozenset(
-    {"mailgun", "postmark", "resend", "ses", "sendgrid", "brevo", "sparkpost", "mailjet"}
-)
+NOT_YET = frozenset({"resend", "ses", "sendgrid", "brevo", "sparkpost", "mailjet"})
 
 _PRE_MARK_MS = (
     300_000  # everything before the mark, unless the adapter's settings say otherwise
@@ -71,9 +72,28 @@ def _build_sandbox(name: str, _settings: SandboxSettings, concurrency: int, _: C
     )
 
 
+def _over_http(adapter: type[HttpNextHop[Any]], settings: type[HttpSettings]) -> Kind:
+    """Return the kind of an adapter that is reached over HTTP: they are all built alike."""
+
+    def build(name: str, table: HttpSettings, concurrency: int, clock: Clock) -> Built:
+        connections = table.connections or concurrency
+        abilities = adapter.abilities
+        return Built(
+            provider=adapter(name, table, connections=connections, clock=clock),
+            final_reply_ms=to_ms(table.final_reply),
+            deadline_ms=to_ms(table.send_timeout),
+            concurrency=connections,
+            is_doubtful=abilities.look_up_lag_ms is None and abilities.idempotency is None,
+        )
+
+    return Kind(settings, build)
+
+
 KINDS: Mapping[str, Kind] = {
     "smtp": Kind(SmtpSettings, _build_smtp),
     "sandbox": Kind(SandboxSettings, _build_sandbox),
+    "mailgun": _over_http(Mailgun, MailgunSettings),
+    "postmark": _over_http(Postmark, PostmarkSettings),
 }
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from tornado.httpclient import HTTPResponse
 from tornado.httpserver import HTTPServer
-from tornado.testing import AsyncHTTPTestCase
+from tornado.testing import AsyncHTTPTestCase, ExpectLog
 from tornado.web import Application
 
 from daemons.api.app import Api
@@ -65,6 +65,8 @@ class ApiCase(AsyncHTTPTestCase):
         self.app = self.wait(self._stack.enter_async_context(opened))
         self.api = Api(self.app)
         self.root = self.make_token("root", *ALL_SCOPES)
+        loop = self.io_loop.asyncio_loop  # type: ignore[attr-defined]
+        self._feeding = loop.create_task(self.api.feed.run())
         return self.api
 
     def get_http_server(self) -> HTTPServer:
@@ -72,6 +74,7 @@ class ApiCase(AsyncHTTPTestCase):
 
     def tearDown(self) -> None:
         self.wait(self.http_server.drain(5))  # type: ignore[attr-defined]
+        self._feeding.cancel()
         self.wait(self._stack.aclose())
         super().tearDown()
         shutil.rmtree(self.folder)
@@ -127,7 +130,9 @@ class ApiCase(AsyncHTTPTestCase):
     def call(self, method: str, path: str, body: object = None, **more: Any) -> Answer:
         return self.wait(self.call_async(method, path, body, **more))  # type: ignore[no-any-return]
 
-    def send(self, token: str | None = None, key: str | None = None, **fields: object) -> Answer:
+    def send(
+        self, token: str | None = None, key: str | None = None, **fields: object
+    ) -> Answer:
         """Post a message that is right but for *fields*; None leaves one out."""
         body = {n: v for n, v in {**MESSAGE, **fields}.items() if v is not None}
         headers = {} if key is None else {"Idempotency-Key": key}
@@ -150,6 +155,22 @@ class ApiCase(AsyncHTTPTestCase):
         assert problem["title"]
         assert problem["detail"]
         assert problem["request_id"] == answer.headers["X-Request-Id"]
+
+    def run_script(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a test's own coroutine."""
+        self.io_loop.run_sync(work, timeout=15)
+
+    def expect_log(self, pattern: str) -> ExpectLog:
+        """Expect an error in the log, which would fail the test otherwise."""
+        return ExpectLog("daemons.api.handlers.base", pattern)
+
+    async def until(self, holds: Callable[[], bool], *, within_s: float = 5) -> None:
+        """Let others work until *holds*."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + within_s
+        while not holds():
+            assert loop.time() < deadline, "it did not come to pass"
+            await asyncio.sleep(0.002)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:

@@ -107,7 +107,9 @@ def test_follow_shows_what_other_processes_do(world: World) -> None:
 
 
 def test_follow_narrows_what_comes(world: World) -> None:
-    with followed(world, "--state", "sent", "-n", "0") as following:
+    world.attempt(world.submit(), Kind.ACCEPTED, "250 first")
+    with followed(world, "--state", "sent") as following:
+        assert read_events(following, 1)[0]["reply"] == "250 first"
         public = world.submit()
         world.attempt(public, Kind.ACCEPTED, "250 ok")
         [event] = read_events(following, 1)
@@ -116,6 +118,8 @@ def test_follow_narrows_what_comes(world: World) -> None:
 
 
 def test_what_retention_removed_is_named(world: World) -> None:
+    with world.file.open("a") as file:
+        file.write('[retention]\nevents = "1ms"\n')
     for _ in range(3):
         world.submit()
     world.work(_remove_events)
@@ -124,10 +128,10 @@ def test_what_retention_removed_is_named(world: World) -> None:
     data = world.ok("logs", "--since", "1h", "-o", "json").json["data"]
     text = strip_styles(world.run_on_terminal("logs", "--since", "1h").out)
 
-    assert (data[0]["type"], data[0]["data"]) == ("gap", {"from_seq": 1, "to_seq": 6})
-    assert [event["seq"] for event in data[1:]] == [7, 8]
-    assert "events 1 to 6 were removed by retention" in text
-    assert len(world.ok("logs", "-o", "jsonl").lines) == 2
+    assert (data[0]["type"], data[0]["data"]) == ("gap", {"from_seq": 1, "to_seq": 5})
+    assert [event["seq"] for event in data[1:]] == [6, 7, 8]  # the newest one is kept
+    assert "events 1 to 5 were removed by retention" in text
+    assert len(world.ok("logs", "-o", "jsonl").lines) == 3
 
 
 async def _remove_events(app: object) -> None:
@@ -172,7 +176,9 @@ def test_a_closed_pipe_ends_it_silently(world: World) -> None:
 
 
 def test_follow_ends_when_its_reader_is_gone(world: World) -> None:
-    with followed(world, "-n", "0") as following:
+    world.submit()
+    with followed(world) as following:
+        read_events(following, 2)
         assert following.stdout is not None
         following.stdout.close()
         world.submit()
@@ -197,8 +203,8 @@ def test_a_line_for_people_has_colours_and_stays_aligned(world: World) -> None:
 
 
 def test_following_survives_being_stopped_and_continued(world: World) -> None:
-    with followed(world, "-n", "0") as following:
-        first = world.submit()
+    first = world.submit()
+    with followed(world) as following:
         seen = read_events(following, 2)
         os.kill(following.pid, signal.SIGSTOP)
         second = world.submit()

@@ -91,7 +91,8 @@ def test_a_suppressed_recipient_is_a_warning(world: World) -> None:
 def test_like_copies_a_message_but_for_what_is_said(world: World) -> None:
     first = world.ok(
         "send", "--from", '"Büro, 2. Stock" <office@example.org>',
-        "--to", "Ann Ü <a@example.org>", "--bcc", "eve@example.org", "--subject", "Grüße 你好 " * 20, "--text", "a\nb — c\n",
+        "--to", "Ann Ü <a@example.org>", "--bcc", "eve@example.org",
+        "--subject", "Grüße 你好 " * 20, "--text", "a\nb — c\n",
         "--html", "<p>ü</p>", "--header", "X-Shop: ä", "--tag", "t", "--metadata", "k=v",
         "--attach", str(world.file), "-o", "id",
     ).out.strip()  # fmt: skip

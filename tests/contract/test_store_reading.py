@@ -205,12 +205,12 @@ async def test_a_search_covers_what_is_not_indexed_yet(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     monkeypatch.setattr(reading, "_CHUNK", 2)
-    message_ids = await add_some(desk, 9, tags=("a",))
-    await add_some(desk, 2, tags=("b",))
+    message_ids = await add_some(desk, 9, tags=("invoices",))
+    await add_some(desk, 2, tags=("bills",))
     await desk.store.index(limit=count)
 
-    assert await find(desk, tag="a") == set(message_ids)
-    assert await find(desk, q="a") == set(message_ids)
+    assert await find(desk, tag="invoices") == set(message_ids)
+    assert await find(desk, q="invo") == set(message_ids)
 
 
 async def test_indexing_goes_on_where_it_stopped(desk: Desk) -> None:

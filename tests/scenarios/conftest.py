@@ -11,6 +11,15 @@ from tests.smtpd.fixture import SmtpServer
 
 Create = Callable[..., Awaitable[World]]
 
+_HERE = Path(__file__).parent
+_TIMEOUT_S = 60  # several processes start in each story, on a machine that may be busy
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(_HERE) and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_TIMEOUT_S))
+
 
 @pytest.fixture(scope="session")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmtpServer]:

@@ -1,14 +1,11 @@
 """Nobody tells the consumer that there is something to do."""
 
-import pytest
-
 from emailerctl.models.lifecycle import State
 from tests.scenarios.conftest import Create
 
 LATENCY_MS = 5_000
 
 
-@pytest.mark.timeout(40)
 async def test_it_finds_what_is_due_by_itself(create: Create) -> None:
     """F-BR-01: a lost bell costs at most five seconds, and no message."""
     world = await create(consumer__poll="5s")  # the longest that the settings allow

@@ -16,7 +16,8 @@ from random import Random
 
 import pytest
 
-from emailerctl.models.lifecycle import FINAL, State
+from emailerctl.models.lifecycle import FINAL, WORKING, OnUnknown, State
+from emailerctl.models.message import MessageView, RecipientView
 from tests.scenarios.client import Client, build_body, create_client, find_id
 from tests.scenarios.conftest import Create
 from tests.scenarios.processes import Daemon, eventually
@@ -30,6 +31,9 @@ MESSAGES = 400
 CLIENTS = 16
 # What the next hop does, by weight; `late` leaves time to die between the dot and the reply.
 DOES = {"ok": 60, "late-0.05": 25, "tempfail-once": 10, "permfail": 5}
+
+
+Accepted = dict[str, tuple[int, list[str]]]  # by key: the message, and who shall have a copy
 
 
 @dataclass
@@ -105,15 +109,18 @@ def _resume(daemon: Daemon) -> None:
 
 
 async def send(
-    world: World, client: Client, url: str, chaos: Chaos, accepted: dict[str, tuple[int, str]]
+    world: World, client: Client, url: str, chaos: Chaos, accepted: Accepted, rng: Random
 ) -> None:
     """Send until there are enough and nothing dies any more."""
-    rng = Random(f"{SEED} {id(asyncio.current_task())}")
     while len(accepted) < MESSAGES or not chaos.is_over:
-        key = f"key-{len(accepted)}-{rng.getrandbits(40)}"
-        to = world.address(rng.choices(list(DOES), list(DOES.values()))[0])
+        key = f"key-{len(accepted)}"
+        to = [
+            world.address(does)
+            for does in rng.choices(list(DOES), list(DOES.values()), k=rng.choice((1, 1, 1, 3)))
+        ]
+        policy = rng.choice(("ask", "ask", "ask", "resend"))
         accepted[key] = (0, to)
-        answer = await client.insist(url, build_body(to), key=key)
+        answer = await client.insist(url, build_body(*to, on_unknown=policy), key=key)
         accepted[key] = (find_id(answer), to)
         await world.pass_time(rng.randint(0, 200))
 
@@ -126,12 +133,15 @@ async def test_nothing_is_lost_and_nothing_goes_out_twice(create: Create) -> Non
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    accepted: dict[str, tuple[int, str]] = {}
+    accepted: Accepted = {}
     async with create_client(world) as client:
         chaos = Chaos(world, port)
         keeping = asyncio.create_task(chaos.keep_up())
         url = f"http://127.0.0.1:{port}"
-        sending = [send(world, client, url, chaos, accepted) for _ in range(CLIENTS)]
+        sending = [
+            send(world, client, url, chaos, accepted, Random(f"{SEED} {n}"))
+            for n in range(CLIENTS)
+        ]
         try:
             await asyncio.gather(chaos.strike(), *sending)
             await until_settled(world, within=60)
@@ -141,30 +151,42 @@ async def test_nothing_is_lost_and_nothing_goes_out_twice(create: Create) -> Non
 
     assert sum(chaos.done.values()) == ROUNDS
     views = {view.message_id: view for view in await world.all_messages()}
-    states = Counter(str(view.state) for view in views.values())
+    states = Counter(str(r.state) for view in views.values() for r in view.recipients)
     _log.info("seed %s: %s; %s", SEED, dict(chaos.done), dict(states))
     ids = {message_id for message_id, _to in accepted.values()}
     assert ids == set(views), "an acknowledged message is lost, or one was stored twice"
     assert len(ids) == len(accepted)
-    copies = Counter(copy["recipient"] for copy in world.relay.journal())
-    for message_id, to in accepted.values():
-        (recipient,) = views[message_id].recipients
-        assert recipient.address == to
-        assert copies[to] <= 1, (
-            f"{to} has {copies[to]} copies: {await world.causes(message_id)}"
-        )
-        assert recipient.state in FINAL | {State.UNKNOWN}
-        if copies[to]:
-            assert recipient.state in {State.SENT, State.UNKNOWN}
-        if to.startswith("permfail"):
-            assert recipient.state is State.BOUNCED
+    truth = Counter(copy["recipient"] for copy in world.relay.journal())
+    for message_id, addresses in accepted.values():
+        view = views[message_id]
+        assert [recipient.address for recipient in view.recipients] == addresses
+        for recipient in view.recipients:
+            check(view, recipient, truth[recipient.address])
+
+
+def check(view: MessageView, recipient: RecipientView, copies: int) -> None:
+    """Compare the state of a recipient with the copies that the next hop has taken."""
+    story = f"{recipient} of {view.message_id} has {copies} copies"
+    assert recipient.state in FINAL | {State.UNKNOWN}, story
+    if view.on_unknown is OnUnknown.ASK:
+        assert copies <= 1, story
+    if copies:
+        assert recipient.state in {State.SENT, State.UNKNOWN}, story
+    if recipient.state is State.SENT:
+        assert copies, story
+    if recipient.address.startswith("permfail"):
+        assert recipient.state is State.BOUNCED, story
 
 
 async def until_settled(world: World, *, within: float) -> None:
-    """Wait until nothing is queued or on its way."""
+    """Wait until nothing is on its way any more, second copies by policy included."""
 
     async def is_settled() -> bool:
-        states = {view.state for view in await world.all_messages()}
-        return not states & {State.QUEUED, State.SENDING}
+        return not any(
+            recipient.state in WORKING
+            or (recipient.state is State.UNKNOWN and view.on_unknown is OnUnknown.RESEND)
+            for view in await world.all_messages()
+            for recipient in view.recipients
+        )
 
     await eventually(is_settled, within=within, saying=world.tell)

@@ -52,7 +52,6 @@ async def test_after_the_commit_it_is_stored_and_delivered(world: World) -> None
     assert world.copies(to) == 1
 
 
-@pytest.mark.timeout(40)
 async def test_in_the_middle_of_a_group_it_is_all_or_nothing(create: Create) -> None:
     """F-IN-03: nobody in that commit was answered, none is stored, no key is left behind."""
     world = await create(store__busy_timeout="20s")

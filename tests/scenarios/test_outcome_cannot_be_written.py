@@ -15,8 +15,10 @@ async def until_loud(consumer: Daemon) -> None:
     )
 
 
-async def begin(create: Create, verb: str) -> tuple[World, Daemon, str, int]:
-    world = await create(store__busy_timeout="100ms")
+async def begin(
+    create: Create, verb: str, **settings: object
+) -> tuple[World, Daemon, str, int]:
+    world = await create(store__busy_timeout="100ms", **settings)
     to = world.address()
     message_id = await world.submit(to)
     consumer = await world.start_consumer(stop_before=verb)
@@ -48,6 +50,21 @@ async def test_it_is_unknown_when_the_consumer_dies_with_it(create: Create) -> N
     await world.start_consumer()
     await world.until(message_id, State.UNKNOWN)
     await world.let_others_pass()
+    assert await world.causes(message_id) == ["accepted", "marked", "interrupted"]
+    assert world.copies(to) == 1
+
+
+async def test_it_is_unknown_when_the_consumer_must_end_with_it(create: Create) -> None:
+    """F-CO-05, F-CL-06: a drain does not wait for ever, and does not lie."""
+    world, consumer, to, message_id = await begin(create, "settle", consumer__shutdown="1s")
+    with world.hold_write_lock():
+        consumer.resume()
+        await until_loud(consumer)
+        consumer.terminate()
+        await consumer.until_dead(within=10)
+
+    await world.start_consumer()
+    await world.until(message_id, State.UNKNOWN)
     assert await world.causes(message_id) == ["accepted", "marked", "interrupted"]
     assert world.copies(to) == 1
 

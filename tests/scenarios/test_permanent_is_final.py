@@ -11,7 +11,7 @@ from tests.scenarios.world import World
     [
         ("permfail", State.BOUNCED, None, ["accepted", "refused"]),
         ("data-554", State.FAILED, "rejected", ["accepted", "abandoned"]),
-        ("dot-554", State.FAILED, "rejected", ["accepted", "marked", "abandoned"]),
+        ("dot-554", State.BOUNCED, None, ["accepted", "marked", "refused"]),
     ],
 )
 async def test_it_is_not_tried_again(

@@ -9,15 +9,15 @@ from tests.scenarios.conftest import Create
 @pytest.mark.parametrize(
     ("does", "state", "testimony"),
     [
-        ("late-1", State.SENT, "resolved_sent"),
-        ("late-1-550", State.FAILED, "abandoned"),
+        ("late-2", State.SENT, "resolved_sent"),
+        ("late-2-550", State.BOUNCED, "refused"),
     ],
 )
 async def test_the_late_reply_testifies(
     create: Create, does: str, state: State, testimony: str
 ) -> None:
     """F-CL-04: the row is unknown until the answer is read, however late."""
-    world = await create(providers__relay__final_reply="1s", lease__duration="1s")
+    world = await create(providers__relay__final_reply="2s", lease__duration="1s")
     to = world.address(does)
     message_id = await world.submit(to)
     late = await world.start_consumer()
@@ -39,9 +39,9 @@ async def test_the_late_reply_testifies(
 async def test_a_late_refusal_for_now_queues_it_again(create: Create) -> None:
     """F-CL-04: a late 4yz about the newest attempt proves that it did not go out."""
     world = await create(
-        providers__relay__final_reply="1s", lease__duration="1s", retry__schedule=["1h"]
+        providers__relay__final_reply="2s", lease__duration="1s", retry__schedule=["1h"]
     )
-    to = world.address("late-1-450")
+    to = world.address("late-2-450")
     message_id = await world.submit(to)
     late = await world.start_consumer()
     await world.until_dot(to)

@@ -1,13 +1,10 @@
 """A consumer stands still between the mark and the dot, and wakes up much later."""
 
-import pytest
-
 from emailerctl.models.lifecycle import State
 from emailerctl.providers.base import DOT_WITHIN_MS
 from tests.scenarios.conftest import Create
 
 
-@pytest.mark.timeout(40)
 async def test_it_writes_no_dot_and_sends_later(create: Create) -> None:
     """F-CL-09: the dot leaves within five seconds of asking for the mark, or never."""
     world = await create(providers__relay__final_reply="30s")
@@ -29,7 +26,6 @@ async def test_it_writes_no_dot_and_sends_later(create: Create) -> None:
     assert world.copies(to) == 1
 
 
-@pytest.mark.timeout(40)
 async def test_it_writes_no_dot_when_its_lease_has_ended_too(create: Create) -> None:
     """F-CL-09: meanwhile it is unknown; that no dot was written is evidence."""
     world = await create(providers__relay__final_reply="1s", lease__duration="1s")

@@ -23,6 +23,27 @@ async def test_it_does_not_starve_another_next_hop(
     assert {(await world.load(message_id)).state for message_id in stuck} == {State.QUEUED}
 
 
+async def test_it_does_not_starve_others_after_a_crash_either(
+    create: Create, relay: SmtpServer, start_smtpd: Callable[..., SmtpServer]
+) -> None:
+    """F-CO-06, F-CL-07: what lost its lease is tried alone, but not for ever."""
+    tarpit = start_smtpd("--no-banner")
+    world = await create(hops={"relay": relay, "tarpit": tarpit})
+    stuck = [await world.submit(world.address(), provider="tarpit") for _ in range(4)]
+    lost = [await world.submit(world.address()) for _ in range(4)]
+    doomed = await world.start_consumer(kill_before="mark")
+    await doomed.until_killed()
+
+    await world.start_consumer()
+    fresh = [await world.submit(world.address()) for _ in range(20)]
+
+    for message_id in fresh:
+        await world.until(message_id, State.SENT, within=8)
+    for message_id in lost:
+        await world.until(message_id, State.SENT, within=15)
+    assert {(await world.load(message_id)).state for message_id in stuck} == {State.QUEUED}
+
+
 async def test_every_step_has_a_deadline(
     create: Create, start_smtpd: Callable[..., SmtpServer]
 ) -> None:

@@ -3,13 +3,10 @@
 import asyncio
 import random
 
-import pytest
-
 from emailerctl.models.lifecycle import State
 from tests.scenarios.world import World
 
 
-@pytest.mark.timeout(60)
 async def test_each_message_goes_out_exactly_once(world: World) -> None:
     """F-BR-09: 300 messages, both look at the same moment, and each row has one claim."""
     await world.pause()
@@ -39,7 +36,6 @@ async def test_one_message_is_claimed_once(world: World) -> None:
     assert all(consumer.process.poll() is None for consumer in consumers)
 
 
-@pytest.mark.timeout(40)
 async def test_each_goes_out_once_when_one_of_them_dies(world: World) -> None:
     """F-BR-09, F-CO-01: what the dead one had claimed is done by the other, or is unknown."""
     await world.pause()

@@ -1,7 +1,5 @@
 """A sender for whom a second copy is better than none: policy `resend`."""
 
-import pytest
-
 from emailerctl.models.lifecycle import State
 from tests.scenarios.conftest import Create
 
@@ -24,7 +22,6 @@ async def test_a_second_copy_goes_out_after_the_wait(create: Create) -> None:
     assert at["recipient.resent"] - at["recipient.interrupted"] >= 1_000
 
 
-@pytest.mark.timeout(40)
 async def test_it_ends_at_the_expiry_and_stays_unknown(create: Create) -> None:
     """A quarter of the time that is left, again and again; what expired is said."""
     world = await create(providers__relay__final_reply="400ms")

@@ -186,7 +186,7 @@ class World:
         return (await self.load(message_id)).recipients[n - 1]
 
     async def until(
-        self, message_id: int, *states: State, within: float = 10.0, n: int | None = None
+        self, message_id: int, *states: State, within: float = 15.0, n: int | None = None
     ) -> MessageView:
         """Wait until the message, or its recipient *n*, is in one of *states*."""
 
@@ -205,7 +205,7 @@ class World:
             ) from None
         return view
 
-    async def until_cause(self, message_id: int, cause: str, *, within: float = 10.0) -> Event:
+    async def until_cause(self, message_id: int, cause: str, *, within: float = 15.0) -> Event:
         """Wait until the log has an event `recipient.CAUSE`, and return the last one."""
 
         async def find() -> Event | None:

@@ -1,0 +1,158 @@
+"""The API as a process of its own, also one whose disk breaks when it is told to."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pysqlite3
+
+from daemons.api import main
+from emailerctl.settings import Settings, load
+from emailerctl.store import sqlite
+
+ROOT = Path(__file__).resolve().parents[2]
+START_WITHIN_S = 15
+_BREAK = "EMAILER_TEST_BREAK"
+
+
+class BrokenDisk:
+    """A connection whose commits fail as a sync does, with SQLITE_IOERR_FSYNC."""
+
+    def __init__(self, connection: Any, when: Callable[[], bool] = lambda: True) -> None:
+        self._connection = connection
+        self._when = when
+
+    def execute(self, sql: str, *params: Any) -> Any:
+        if sql == "COMMIT" and self._when():
+            error = pysqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = 10 | (4 << 8)
+            raise error
+        return self._connection.execute(sql, *params)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+class ApiProcess:
+    """`emailerctl serve` as a child process, with settings of its own."""
+
+    def __init__(self, settings: Settings, *, workers: int = 1, port: int = 0) -> None:
+        folder = settings.store.path.parent
+        number = len(list(folder.glob("api-*.log")))
+        self.log = folder / f"api-{number}.log"
+        self.breaks = folder / f"api-{number}.break"
+        ready = folder / f"api-{number}.ready"
+        environ = {
+            **os.environ,
+            _BREAK: str(self.breaks),
+            "EMAILER_STORE__URL": settings.store.url,
+            "EMAILER_PROVIDERS__RELAY__KIND": "smtp",
+            "EMAILER_PROVIDERS__RELAY__HOST": "127.0.0.1",
+            "EMAILER_PROVIDERS__RELAY__TLS": "none",
+            "EMAILER_ROUTING__DEFAULT": "relay",
+            "EMAILER_API__SHUTDOWN": "5s",
+        }
+        command = [sys.executable, "-m", "tests.api.serving", str(ready)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, str(workers), str(port)],
+                cwd=ROOT,
+                env=environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        deadline = time.monotonic() + START_WITHIN_S
+        while not ready.exists() and self.process.poll() is None:
+            if time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"the API is not up: {self.log.read_text()}")
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.01)
+        self.port = int(ready.read_text()) if ready.exists() else 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def workers(self) -> list[int]:
+        """Return the process ids of the workers."""
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(pid) for pid in path.read_text().split()]
+
+    def client(self, token: str) -> httpx.Client:
+        """Return a client with a token, which makes a connection for each request."""
+        return httpx.Client(
+            base_url=self.url,
+            headers={"Authorization": f"Bearer {token}", "Connection": "close"},
+            timeout=10,
+            trust_env=False,
+        )
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, within_s: float = 15) -> int:
+        """Wait for the end, and return the exit code."""
+        return self.process.wait(within_s)
+
+    def stop(self) -> int:
+        """End it by SIGTERM."""
+        if self.process.poll() is None:
+            self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def kill(self) -> None:
+        """End it by SIGKILL."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+
+
+def _break_disk_on_demand() -> None:
+    """Make every connection fail to sync as soon as the named file is there."""
+    connect = sqlite.connect
+    broken = Path(os.environ[_BREAK])
+
+    def connect_breakable(path: Path, *, is_reader: bool = False) -> Any:
+        connection = connect(path, is_reader=is_reader)
+        return connection if is_reader else BrokenDisk(connection, broken.exists)
+
+    sqlite.connect = connect_breakable
+
+
+def _serve() -> int:
+    ready, workers, port = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    _break_disk_on_demand()
+
+    def say(bound: int) -> None:
+        whole = ready.with_suffix(".part")
+        whole.write_text(str(bound))
+        whole.rename(ready)
+
+    environ = {k: v for k, v in os.environ.items() if k != _BREAK}
+    settings = load(environ=environ)
+    return main.run(settings, host="127.0.0.1", port=port, workers=workers, ready=say)
+
+
+def until(holds: Callable[[], bool], *, within_s: float = 10) -> None:
+    """Wait for what another process does."""
+
+    async def wait() -> None:
+        deadline = time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < deadline, "it did not come to pass"
+            await asyncio.sleep(0.01)
+
+    asyncio.run(wait())
+
+
+if __name__ == "__main__":
+    sys.exit(_serve())
