@@ -9,8 +9,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-import httpx
-
 from emailerctl import log
 from emailerctl.core.alerts import Facts, judge
 from emailerctl.core.clockwatch import ClockWatch
@@ -24,6 +22,7 @@ from emailerctl.models.ids import MESSAGE, build_message_id, to_public
 from emailerctl.models.message import Draft, EnvelopeRecipient
 from emailerctl.models.outcome import Kind
 from emailerctl.providers.base import Outgoing, Provider
+from emailerctl.providers.http import post_json
 from emailerctl.store.base import Alert
 from emailerctl.store.locks import is_lock_free
 from emailerctl.wiring import App
@@ -177,12 +176,9 @@ class Watch:
         url = alerts.url.get_secret_value()
         if url:
             body = {"alert": name, "state": what, "detail": detail, "at": at}
-            try:
-                async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
-                    answer = await client.post(url, json=body)
-                    answer.raise_for_status()
-            except httpx.HTTPError as error:
-                _log.warning("alert %s could not be posted: %s", name, type(error).__name__)
+            fault = await post_json(url, body)
+            if fault:
+                _log.warning("alert %s could not be posted: %s", name, fault)
                 return False
         if alerts.mail_to and self._alerter is not None:
             return await self._mail(self._alerter, name, what, detail)

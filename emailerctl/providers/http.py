@@ -527,13 +527,19 @@ class Client:
         self._send_s = settings.send_timeout.total_seconds()
         self._base_url = settings.base_url
         self._secrets = settings.secrets
+        self._transport = _build_transport(name, settings, settings.connections or connections)
         self._http = httpx.AsyncClient(
-            transport=_build_transport(name, settings, settings.connections or connections),
+            transport=self._transport,
             timeout=httpx.Timeout(None, connect=settings.connect_timeout.total_seconds()),
             headers={"User-Agent": "emailerctl", "Accept-Encoding": "identity"},
             follow_redirects=False,
             trust_env=False,
         )
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._transport.count_open()
 
     def mask(self, text: str) -> str:
         """Return *text* without the secrets of the settings."""
@@ -709,10 +715,12 @@ class _Transport(httpx.AsyncHTTPTransport):
             network_backend=_Network(),
         )
 
+    def count_open(self) -> int:
+        """Return how many connections there are."""
+        return len(self._pool.connections)
 
-def _build_transport(
-    name: str, settings: HttpSettings, connections: int
-) -> httpx.AsyncHTTPTransport:
+
+def _build_transport(name: str, settings: HttpSettings, connections: int) -> _Transport:
     try:
         context = ssl.create_default_context(
             cafile=str(settings.ca_file) if settings.ca_file else None
@@ -768,7 +776,7 @@ S = TypeVar("S", bound=HttpSettings)
 class HttpNextHop(ABC, Generic[S]):
     """What the adapters have in common: guard, build, exchange, classify."""
 
-    kind: ClassVar[str]
+    kind: str
     abilities: ClassVar[Abilities]
 
     def __init__(self, name: str, settings: S, *, connections: int, clock: Clock) -> None:

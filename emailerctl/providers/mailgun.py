@@ -96,7 +96,7 @@ ABILITIES = Abilities(
     metadata_value_octets=500,
     has_raw=True,
     has_envelope=True,
-    # The events API's own page on polling: an event may be missing until it is half an hour old.
+    # User manual, event polling: an event may be missing until it is half an hour old.
     look_up_lag_ms=30 * 60_000,
 )
 
@@ -148,9 +148,9 @@ def classify(answer: Answer, carries: tuple[EnvelopeRecipient, ...]) -> Outcome:
     id_ = answer.json.get("id")
     provider_id = id_.strip("<>") if isinstance(id_, str) else ""
     outcome = from_status(answer, definite=DEFINITE, says=says, provider_id=provider_id)
-    if answer.status == 400 and _ABOUT_THE_ACCOUNT.search(says):  # noqa: PLR2004
+    if answer.status == 400 and _ABOUT_THE_ACCOUNT.search(says):
         return _about(outcome, Party.NEXT_HOP)
-    if answer.status == 400 and _ABOUT_TO.search(says) and len(carries) == 1:  # noqa: PLR2004
+    if answer.status == 400 and _ABOUT_TO.search(says) and len(carries) == 1:
         return _about(outcome, Party.RECIPIENT)
     return outcome
 
@@ -194,7 +194,7 @@ class Mailgun(HttpNextHop[MailgunSettings]):
         except Unreachable:
             return {}
         items = answer.json.get("items")
-        if answer.status != 200 or not isinstance(items, list):  # noqa: PLR2004
+        if answer.status != 200 or not isinstance(items, list):
             return {}
         return read_events(items, wanted)
 
@@ -260,7 +260,7 @@ class MailgunReports:
         """Take the signing key."""
         self._key = settings.signing_key.get_secret_value().encode()
 
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:  # noqa: ARG002
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
         """Check the signature in the body; return its token."""
         if not self._key:
             raise NotVerified("no signing_key is configured")
@@ -271,7 +271,7 @@ class MailgunReports:
         timestamp, token, given = (
             str(signature.get(name, "")) for name in ("timestamp", "token", "signature")
         )
-        if not re.fullmatch(r"[0-9]{1,12}", timestamp) or not 0 < len(token) <= 100:  # noqa: PLR2004
+        if not re.fullmatch(r"[0-9]{1,12}", timestamp) or not 0 < len(token) <= 100:
             raise NotVerified("the signature has no timestamp or no token")
         expected = hmac.new(self._key, (timestamp + token).encode(), sha256).hexdigest()
         if not hmac.compare_digest(expected.encode(), given.encode()):

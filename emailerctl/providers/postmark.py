@@ -73,16 +73,16 @@ class PostmarkSettings(HttpSettings):
     )
 
 
+# https://postmarkapp.com/developer/user-guide/send-email-with-api#attachments
+_DENIED = (
+    "vbs exe bin bat chm com cpl crt hlp hta inf ins isp jse lnk mdb pcd pif reg scr sct shs "
+    "vbe vba wsf wsh wsl msc msi msp mst"
+)
+
 ABILITIES = Abilities(
     recipients=50,
     size_bytes=10 * 1024 * 1024,
-    # https://postmarkapp.com/developer/user-guide/send-email-with-api#attachments
-    denied_suffixes=frozenset(
-        (
-            "vbs exe bin bat chm com cpl crt hlp hta inf ins isp jse lnk mdb pcd pif reg scr sct "
-            "shs vbe vba wsf wsh wsl msc msi msp mst"
-        ).split()
-    ),
+    denied_suffixes=frozenset(_DENIED.split()),
     tags=1,
     tag_octets=1000,
     metadata=8,  # ten, with our two
@@ -189,20 +189,18 @@ def classify(
         return from_status(answer)
     said = f"{code} {says}" if code else says
     provider_id = str(answer.json.get("MessageID") or "")
-    is_down = answer.status == 503 and code == _MAINTENANCE  # noqa: PLR2004
+    is_down = answer.status == 503 and code == _MAINTENANCE
     outcome = from_status(
         answer, definite={503} if is_down else (), says=said, provider_id=provider_id
     )
     if outcome.kind is Kind.ACCEPTED:
         named = _find_named(_INACTIVE, says, carries)
         return _tell_apart(outcome, carries, named, refused=_refuse(outcome))
-    if answer.status != 422:  # noqa: PLR2004
-        return outcome
-    if code in _ABOUT_THE_NEXT_HOP:
+    if answer.status == 422 and code in _ABOUT_THE_NEXT_HOP:
         return replace(outcome, party=Party.NEXT_HOP)
-    if code == _INACTIVE_RECIPIENT:
+    if answer.status == 422 and code == _INACTIVE_RECIPIENT:
         return _blame(outcome, carries, _find_named(_INACTIVE, says, carries))
-    if code == _INVALID_REQUEST and _ILLEGAL_RECIPIENT.search(says):
+    if answer.status == 422 and code == _INVALID_REQUEST and _ILLEGAL_RECIPIENT.search(says):
         return _blame(outcome, carries, {r.n for r in carries if r.address in says})
     return outcome
 
@@ -273,7 +271,7 @@ class Postmark(PartsNextHop[PostmarkSettings]):
         except Unreachable:
             return {}
         messages = answer.json.get("Messages")
-        if answer.status != 200 or not isinstance(messages, list):  # noqa: PLR2004
+        if answer.status != 200 or not isinstance(messages, list):
             return {}
         return read_messages(messages, wanted)
 
@@ -331,7 +329,7 @@ class PostmarkReports:
         self._user = settings.report_user
         self._password = settings.report_password.get_secret_value()
 
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:  # noqa: ARG002
+    def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
         """Check the credentials; nothing in a call comes once only."""
         verify_basic_auth(headers, self._user, self._password)
         return ""

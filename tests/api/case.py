@@ -5,12 +5,12 @@ import json
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
 
-from tornado.httpclient import HTTPResponse
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.testing import AsyncHTTPTestCase, ExpectLog
 from tornado.web import Application
@@ -71,6 +71,9 @@ class ApiCase(AsyncHTTPTestCase):
 
     def get_http_server(self) -> HTTPServer:
         return Server(self.api)
+
+    def get_http_client(self) -> AsyncHTTPClient:
+        return AsyncHTTPClient(force_instance=True, max_clients=100)
 
     def tearDown(self) -> None:
         self.wait(self.http_server.drain(5))  # type: ignore[attr-defined]
@@ -180,7 +183,5 @@ class ApiCase(AsyncHTTPTestCase):
             yield reader, writer
         finally:
             writer.close()
-            try:
+            with suppress(ConnectionError):
                 await writer.wait_closed()
-            except ConnectionError:
-                pass

@@ -1,1 +1,1 @@
-"""A fake of every provider's API that misbehaves on request, with a journal that tells the truth."""
+"""Every provider's API in a fake that misbehaves on request; its journal tells the truth."""

@@ -6,7 +6,8 @@ A recipient is `<wish>+<tag>@sink.test`; the first one's wish is what happens:
     refuse  unauthorized     the dialect's own answers; not taken
     s<code>-before           that status; not taken                    (s500-before)
     s<code>-after            taken, and that status                    (s500-after)
-    wait-<seconds|date|past|huge|words>[-<code>]   429 or that status with Retry-After; not taken
+    wait-<seconds|date|past|huge|words>[-<code>]
+                             429 or that status, with Retry-After; not taken
     redirect                 307 to /stolen, which is written down if it comes
     silent-before            the request is read, and never answered; not taken
     silent-after             taken, and never answered
@@ -167,45 +168,51 @@ class Exchange:
         what = wish.removeprefix("early-")
         if what == "reset":
             self._reset()
-        elif what != "close":
+        elif what == "close":
+            self._writer.close()
+            await self._writer.wait_closed()
+        else:
             await self._write(Reply(int(what), {"message": "early", "Message": "early"}))
-            if await self._reader.read():
-                self._server.tell("last_byte_all_the_same", wish, tag)
+        self._server.tell("was_early", wish, tag)
+        if what not in {"reset", "close"} and await self._reader.read():
+            self._server.tell("last_byte_all_the_same", wish, tag)
         return False
 
     async def _grant(self, wish: str, name: str, dialect: Dialect, asked: Asked) -> bool:
         """Do what the recipient's name asks for."""
-        status = re.fullmatch(r"s(\d{3})-(before|after)", wish)
-        wait = re.fullmatch(r"wait-([a-z]+)(?:-(\d{3}))?", wish)
-        if wish == "refuse":
-            return await self._write(dialect.refused)
-        if wish == "unauthorized":
-            return await self._write(dialect.denied)
-        if wish == "redirect":
-            port = self._writer.get_extra_info("sockname")[1]
-            elsewhere = f"http://localhost:{port}/stolen"
-            return await self._write(Reply(307, None, {"Location": elsewhere}))
-        if wait:
-            after = {"Retry-After": _WAITS[wait[1]]}
-            return await self._write(Reply(int(wait[2] or 429), {"message": "wait"}, after))
-        if status and status[2] == "before":
-            return await self._write(Reply(int(status[1]), {"message": "no"}))
+        refusal = self._find_refusal(wish, dialect)
+        if refusal is not None:
+            return await self._write(refusal)
         if wish in {"silent-before", "reset-before"}:
             return await self._fall_silent(is_reset=wish.startswith("reset"))
         answer = self._server.take(name, dialect, asked)
         if wish in {"silent-after", "reset-after"}:
             return await self._fall_silent(is_reset=wish.startswith("reset"))
-        if status:
-            return await self._write(Reply(int(status[1]), {"message": "oops"}))
         if wish.startswith("head-"):
             return await self._write_no_head(wish)
         if wish in _BODIES or wish in {"cut", "endless", "slow"}:
             return await self._write_odd_body(wish)
-        await self._write(answer)
+        status = re.fullmatch(r"s(\d{3})-after", wish)
+        await self._write(Reply(int(status[1]), {"message": "oops"}) if status else answer)
         if wish == "dead":
             self._reset()
-            return False
-        return True
+        return wish != "dead"
+
+    def _find_refusal(self, wish: str, dialect: Dialect) -> Reply | None:
+        """Return the answer to what is not taken."""
+        if wish == "refuse":
+            return dialect.refused
+        if wish == "unauthorized":
+            return dialect.denied
+        if wish == "redirect":
+            port = self._writer.get_extra_info("sockname")[1]
+            return Reply(307, None, {"Location": f"http://localhost:{port}/stolen"})
+        if wait := re.fullmatch(r"wait-([a-z]+)(?:-(\d{3}))?", wish):
+            after = {"Retry-After": _WAITS[wait[1]]}
+            return Reply(int(wait[2] or 429), {"message": "wait"}, after)
+        if status := re.fullmatch(r"s(\d{3})-before", wish):
+            return Reply(int(status[1]), {"message": "no"})
+        return None
 
     async def _fall_silent(self, *, is_reset: bool) -> bool:
         if is_reset:

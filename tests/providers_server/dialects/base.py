@@ -1,7 +1,7 @@
 """The shape of a dialect: how one provider's requests are read and its answers written.
 
-A new provider is a file beside this one with a `DIALECT`, and a line in `__init__`; the contract
-tests then run over it.
+A new provider is a file beside this one with a `DIALECT`, and a line in `__init__`; the
+contract tests then run over it.
 """
 
 import base64

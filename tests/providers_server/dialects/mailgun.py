@@ -1,4 +1,4 @@
-"""Mailgun: POST /v3/{domain}/messages.mime, GET /v3/{domain}/events, GET /v4/domains/{domain}."""
+"""Mailgun: POST /v3/…/messages.mime, GET /v3/…/events, GET /v4/domains/…"""
 
 from typing import Any
 
