@@ -172,8 +172,7 @@ class StreamTest(ApiCase):
             position = 0
             for _ in range(6):
                 async with self.follow(last=position) as stream:
-                    for _ in range(2):
-                        seen.append((await stream.next_event())["seq"])
+                    seen += [(await stream.next_event())["seq"] for _ in range(2)]
                     position = seen[-1]
                 await self.accept_async()
 

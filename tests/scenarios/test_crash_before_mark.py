@@ -3,12 +3,13 @@
 import pytest
 
 from emailerctl.models.lifecycle import State
-from tests.scenarios.world import World
+from tests.scenarios.conftest import Create
 
 
 @pytest.mark.parametrize("fate", ["kill_after_claim", "kill_before_mark"])
-async def test_it_is_due_again_at_once(world: World, fate: str) -> None:
+async def test_it_is_due_again_at_once(create: Create, fate: str) -> None:
     """F-CO-01: nothing had left, so there is no doubt, and no attempt is charged."""
+    world = await create(lease__duration="60s")
     moment, _, verb = fate.rpartition("_")
     to = world.address()
     message_id = await world.submit(to)

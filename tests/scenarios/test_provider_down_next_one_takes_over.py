@@ -23,7 +23,7 @@ async def test_the_next_one_takes_it_at_once(
     message_id = await world.submit(to)
     await world.start_consumer()
 
-    view = await world.until(message_id, State.SENT, within=5)
+    view = await world.until(message_id, State.SENT)
 
     assert [(a.provider, a.outcome) for a in view.attempts] == [
         ("first", "transient"),

@@ -1,0 +1,128 @@
+"""The built-in alerts: what raises each, what does not, and that each says what to type."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from emailerctl.core.alerts import AlertName, Facts, judge
+from emailerctl.store.base import Consumer, HopState, NextHop, Pause, QueueStats
+
+NOW_MS = 1_795_514_400_000
+QUIET = QueueStats(
+    ready=0,
+    scheduled=0,
+    retrying=0,
+    waiting=0,
+    sending=0,
+    held=0,
+    unknown=0,
+    oldest_due_ms=None,
+    oldest_unknown_ms=None,
+    pause=None,
+)
+
+
+def consumer(heartbeat_ms: int) -> Consumer:
+    return Consumer(
+        consumer_id=1,
+        host="host",
+        pid=1,
+        boot_id="b",
+        version="0",
+        started_ms=0,
+        heartbeat_ms=heartbeat_ms,
+        lease_until_ms=0,
+    )
+
+
+CALM = Facts(
+    now_ms=NOW_MS,
+    first_seen_ms=0,
+    queue=QUIET,
+    consumers=[consumer(NOW_MS - 5_000)],
+    next_hops=[],
+    chains=[("relay", "backup")],
+    is_storage_low=False,
+    clock_jumped_ms=0,
+)
+SHUT = NextHop(name="relay", state=HopState.DISABLED)
+ALSO_SHUT = NextHop(name="backup", state=HopState.DISABLED)
+PAUSED = NextHop(name="relay", state=HopState.PAUSED, reason="credentials: 535 no")
+
+
+def ago(ms: int, **fields: Any) -> dict[str, Any]:
+    """Return facts with a queue in which something has been so for *ms*."""
+    queue = {name: NOW_MS - ms if value is ... else value for name, value in fields.items()}
+    return {"queue": replace(QUIET, **queue)}
+
+
+def pause(ms: int) -> dict[str, Any]:
+    since = Pause(since_ms=NOW_MS - ms, until_ms=None, actor="eve", reason="")
+    return {"queue": replace(QUIET, pause=since)}
+
+
+@pytest.mark.parametrize(
+    ("facts", "names"),
+    [
+        ({}, set()),
+        (ago(60_000, oldest_unknown_ms=..., unknown=1), set()),
+        (ago(60_001, oldest_unknown_ms=..., unknown=1), {AlertName.UNKNOWN}),
+        ({"consumers": [consumer(NOW_MS - 30_000)]}, set()),
+        ({"consumers": [consumer(NOW_MS - 30_001)]}, {AlertName.NO_CONSUMER}),
+        ({"consumers": [consumer(0), consumer(NOW_MS)]}, set()),
+        ({"consumers": []}, {AlertName.NO_CONSUMER}),
+        ({"consumers": [], "first_seen_ms": NOW_MS - 30_000}, set()),  # it may just be starting
+        (ago(120_000, oldest_due_ms=..., ready=9), set()),
+        (ago(120_001, oldest_due_ms=..., ready=9), {AlertName.QUEUE_LATE}),
+        (pause(900_000), set()),
+        (pause(900_001), {AlertName.PAUSED}),
+        ({"next_hops": [PAUSED]}, {AlertName.CREDENTIALS}),
+        ({"next_hops": [SHUT]}, set()),
+        ({"next_hops": [SHUT, ALSO_SHUT]}, {AlertName.CHAIN_SHUT}),
+        (
+            {"next_hops": [PAUSED, ALSO_SHUT]},
+            {AlertName.CREDENTIALS, AlertName.CHAIN_SHUT},
+        ),
+        ({"next_hops": [replace(SHUT, state=HopState.OPEN), ALSO_SHUT]}, set()),
+        ({"chains": [()], "next_hops": [SHUT]}, set()),
+        ({"is_storage_low": True}, {AlertName.DISK_LOW}),
+        ({"clock_jumped_ms": -86_400_000}, {AlertName.CLOCK_JUMPED}),
+    ],
+)
+def test_each_alert_has_its_facts(facts: dict[str, Any], names: set[AlertName]) -> None:
+    assert set(judge(replace(CALM, **facts))) == names
+
+
+def test_a_queue_that_is_paused_is_not_late() -> None:
+    queue = replace(pause(60_000)["queue"], oldest_due_ms=0, ready=1)
+
+    assert judge(replace(CALM, queue=queue)) == {}
+
+
+def test_each_alert_says_what_is_wrong_and_what_to_type() -> None:
+    queue = replace(pause(900_001)["queue"], oldest_unknown_ms=NOW_MS - 61_000, unknown=3)
+    worst = replace(
+        CALM,
+        queue=queue,
+        consumers=[],
+        next_hops=[PAUSED, ALSO_SHUT],
+        is_storage_low=True,
+        clock_jumped_ms=90_000,
+    )
+    late = judge(replace(CALM, queue=replace(QUIET, oldest_due_ms=0, ready=4)))
+    told = {**judge(worst), **late}
+
+    assert set(told) == set(AlertName)
+    for name, words in {
+        AlertName.UNKNOWN: "3 recipients.*2026-11-24T09:58:59.*emailerctl unknown list",
+        AlertName.NO_CONSUMER: "no consumer.*emailerctl consume",
+        AlertName.QUEUE_LATE: "4 are ready.*emailerctl status",
+        AlertName.CREDENTIALS: "relay paused: credentials: 535 no.*providers enable relay",
+        AlertName.CHAIN_SHUT: "relay > backup.*emailerctl providers list",
+        AlertName.PAUSED: "by eve.*emailerctl queue resume",
+        AlertName.DISK_LOW: "low-water mark.*emailerctl store prune",
+        AlertName.CLOCK_JUMPED: "jumped by 90 s.*time synchronisation",
+    }.items():
+        for word in words.split(".*"):
+            assert word in told[name]
