@@ -7,6 +7,7 @@ Wall moments are milliseconds since 1970 UTC (`…_ms`, `…_at` in SQL).  Lease
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -48,8 +49,12 @@ def boot_id() -> str:
 
 def to_text(moment_ms: int) -> str:
     """Return RFC 3339 with milliseconds, in UTC: `2026-11-24T10:00:00.000Z`."""
-    moment = datetime.fromtimestamp(moment_ms // 1000, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment_ms % 1000:03d}Z"
+    return f"{_to_second(moment_ms // 1000)}.{moment_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=64)
+def _to_second(second: int) -> str:
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def parse_moment(text: str) -> int:

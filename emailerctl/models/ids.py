@@ -16,6 +16,8 @@ _EPOCH_MS = 1_577_836_800_000  # 2020-01-01T00:00:00Z
 _RANDOM_BITS = 21
 _CHARACTERS = 13
 _BITS = 63
+# Three characters at once: an id is written several times for every message.
+_TRIPLES = tuple(a + b + c for a in _ALPHABET for b in _ALPHABET for c in _ALPHABET)
 _LARGEST: int = (1 << _BITS) - 1
 
 MESSAGE = "msg"
@@ -39,11 +41,11 @@ def build_lease_token(rng: Random) -> int:
 
 def to_public(prefix: str, number: int) -> str:
     """Return the public form: `to_public("msg", n)` is `msg_` and 13 characters."""
-    characters = []
-    for _ in range(_CHARACTERS):
-        characters.append(_ALPHABET[number & 31])
-        number >>= 5
-    return f"{prefix}_{''.join(reversed(characters))}"
+    return (
+        f"{prefix}_{_ALPHABET[number >> 60]}{_TRIPLES[number >> 45 & 32767]}"
+        f"{_TRIPLES[number >> 30 & 32767]}{_TRIPLES[number >> 15 & 32767]}"
+        f"{_TRIPLES[number & 32767]}"
+    )
 
 
 def parse_public(prefix: str, text: str) -> int | None:

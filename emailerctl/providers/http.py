@@ -524,7 +524,6 @@ class Client:
         """
         self.clock = clock
         self.final_reply_s = settings.final_reply.total_seconds()
-        self._send_s = settings.send_timeout.total_seconds()
         self._base_url = settings.base_url
         self._secrets = settings.secrets
         self._transport = _build_transport(name, settings, settings.connections or connections)
@@ -564,8 +563,6 @@ class Client:
         Raises:
             MarkRefused: the connection was closed without the last byte.
         """
-        left_ms = deadline_boot_ms - self.clock.boot_ms()
-        deadline_boot_ms -= max(left_ms - round(self._send_s * 1000), 0)
         for is_last in (False, True):
             dialogue.append(f"> {request.method} {self._base_url}{request.path}")
             dialogue.append(f"= body of {len(request.body)} bytes")

@@ -12,10 +12,10 @@ from pydantic import SecretStr, ValidationError
 
 from emailerctl.errors import ConfigurationError
 from emailerctl.models.clock import Clock, to_ms
-from emailerctl.providers.base import Provider
+from emailerctl.providers.base import Abilities, Provider, Reports
 from emailerctl.providers.http import HttpNextHop, HttpSettings
-from emailerctl.providers.mailgun import Mailgun, MailgunSettings
-from emailerctl.providers.postmark import Postmark, PostmarkSettings
+from emailerctl.providers.mailgun import Mailgun, MailgunReports, MailgunSettings
+from emailerctl.providers.postmark import Postmark, PostmarkReports, PostmarkSettings
 from emailerctl.providers.sandbox import Sandbox, SandboxSettings
 from emailerctl.providers.smtp import Smtp, SmtpSettings
 from emailerctl.settings import Section
@@ -45,10 +45,18 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of next hop: its settings' model, and how it is built from them."""
+    """A kind of next hop: its settings' model, and what is built from them.
+
+    Attributes:
+        build: from name, settings, connections and clock.
+        reports: from settings; None: it tells nothing later.
+        abilities: None: it takes whatever can be a message, or says so when it is connected.
+    """
 
     settings: type[Section]
     build: Callable[[str, Any, int, Clock], Built]
+    reports: Callable[[Any], Reports] | None = None
+    abilities: Abilities | None = None
 
 
 def _build_smtp(name: str, settings: SmtpSettings, concurrency: int, clock: Clock) -> Built:
@@ -72,7 +80,11 @@ def _build_sandbox(name: str, _settings: SandboxSettings, concurrency: int, _: C
     )
 
 
-def _over_http(adapter: type[HttpNextHop[Any]], settings: type[HttpSettings]) -> Kind:
+def _over_http(
+    adapter: type[HttpNextHop[Any]],
+    settings: type[HttpSettings],
+    reports: Callable[[Any], Reports] | None = None,
+) -> Kind:
     """Return the kind of an adapter that is reached over HTTP: they are all built alike."""
 
     def build(name: str, table: HttpSettings, concurrency: int, clock: Clock) -> Built:
@@ -86,14 +98,14 @@ def _over_http(adapter: type[HttpNextHop[Any]], settings: type[HttpSettings]) ->
             is_doubtful=abilities.look_up_lag_ms is None and abilities.idempotency is None,
         )
 
-    return Kind(settings, build)
+    return Kind(settings, build, reports, adapter.abilities)
 
 
 KINDS: Mapping[str, Kind] = {
     "smtp": Kind(SmtpSettings, _build_smtp),
     "sandbox": Kind(SandboxSettings, _build_sandbox),
-    "mailgun": _over_http(Mailgun, MailgunSettings),
-    "postmark": _over_http(Postmark, PostmarkSettings),
+    "mailgun": _over_http(Mailgun, MailgunSettings, MailgunReports),
+    "postmark": _over_http(Postmark, PostmarkSettings, PostmarkReports),
 }
 
 

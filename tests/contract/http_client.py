@@ -31,7 +31,6 @@ def build_next_hop(
         "base_url": url,
         "final_reply": "8s",
         "connect_timeout": "2s",
-        "send_timeout": "8s",
         **more,
     }
     settings = KINDS[kind].settings.model_validate(table)
@@ -40,7 +39,9 @@ def build_next_hop(
     return built.provider
 
 
-def build_message(*wishes: str, text: str = "hello\n", attempt: int = 1) -> Outgoing:
+def build_message(
+    *wishes: str, text: str = "hello\n", attempt: int = 1, within_ms: int = 8000
+) -> Outgoing:
     """Make a message to one recipient a wish, each with a tag of its own."""
     number = next(_NUMBERS)
     public_id = to_public(MESSAGE, number)
@@ -68,7 +69,7 @@ def build_message(*wishes: str, text: str = "hello\n", attempt: int = 1) -> Outg
         recipients=tuple(EnvelopeRecipient(n, a) for n, a in enumerate(addresses)),
         raw=raw,
         needs_smtputf8=False,
-        deadline_boot_ms=SystemClock().boot_ms() + 8000,
+        deadline_boot_ms=SystemClock().boot_ms() + within_ms,
         tags=("welcome",),
         metadata={"order": "17"},
     )

@@ -18,7 +18,7 @@ A recipient is `<wish>+<tag>@sink.test`; the first one's wish is what happens:
                              taken, and 200 with such a body
     head-garbage  head-endless  head-1xx
                              taken, and an answer whose head never ends or is none
-    dead                     taken, with an answer; then the kept connection is reset
+    dead                     taken, with an answer; reset when the next request begins
 
 What was taken is in the journal, one line a copy, synced before anything is answered: nobody
 may say "not accepted" of a copy that is there.  The transcript tells how requests came.
@@ -195,7 +195,9 @@ class Exchange:
         status = re.fullmatch(r"s(\d{3})-after", wish)
         await self._write(Reply(int(status[1]), {"message": "oops"}) if status else answer)
         if wish == "dead":
+            await self._reader.read(1)
             self._reset()
+            self._server.tell("died", wish, find_wish(asked.body)[1])
         return wish != "dead"
 
     def _find_refusal(self, wish: str, dialect: Dialect) -> Reply | None:

@@ -1,4 +1,4 @@
-"""Which next hops take mail: shared through the store, opened by new settings or an operator."""
+"""Which next hops take mail: shared by all, opened by new settings or by an operator."""
 
 from random import Random
 
