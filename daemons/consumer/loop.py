@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 from emailerctl.core.deliver import Attempt, Delivery
@@ -15,12 +16,33 @@ from emailerctl.store.base import Claim, Store
 
 _log = logging.getLogger(__name__)
 
-# Claims kept ready for each connection, so that none waits for the store.
-_AHEAD = 3
+_AHEAD = 3  # claims kept ready for each connection, so that none waits for the store
 _UNROUTED = ""  # work that was not routed yet (requeued, or its next hop left the settings)
-_UNROUTED_ROOM = 64
+_UNROUTED_AT_ONCE = 16
 _QUIET_MS = 1_000  # how long suspects are tried one by one before the others go on
 _CALM_MS = 1_000  # an attempt that ends its consumer has done so by then: others may follow
+
+
+@dataclass(slots=True)
+class _Lane:
+    """A next hop's room: what runs for it, and the claims that wait for their turn.
+
+    Attributes:
+        at_once: attempts side by side.
+        used: claims in the room, running ones included.
+    """
+
+    at_once: int
+    waiting: deque[Claim] = field(default_factory=deque)
+    running: int = 0
+    used: int = 0
+
+    @property
+    def room(self) -> int:
+        """Return how many more it takes: none before half of its room is free again."""
+        size = self.at_once * (1 + _AHEAD)
+        room = size - self.used
+        return room if room * 2 >= size else 0
 
 
 class Loop:
@@ -35,6 +57,10 @@ class Loop:
         batch: messages claimed at once.
         on_change: told how many attempts are under way.
         wake: makes the queue look again.
+
+    Attributes:
+        has_failed: an outcome could not be settled, by a bug: only a restart, which voids the
+            lease, brings that message back.
     """
 
     def __init__(
@@ -54,16 +80,16 @@ class Loop:
         self._store = store
         self._delivery = delivery
         self._consumer_id = consumer_id
-        self._rooms = {name: count * (1 + _AHEAD) for name, count in concurrency.items()}
-        self._rooms[_UNROUTED] = _UNROUTED_ROOM
+        self._lanes = {name: _Lane(at_once) for name, at_once in concurrency.items()}
+        self._lanes[_UNROUTED] = _Lane(_UNROUTED_AT_ONCE)
         self._batch = batch
         self._poll = poll
         self._clock = clock
         self._on_change = on_change
         self._wake = wake
-        self._attempts: dict[asyncio.Task[None], Attempt] = {}
-        self._used: Counter[str] = Counter()
+        self._attempts: dict[asyncio.Task[None], Attempt | None] = {}
         self._freed = asyncio.Event()
+        self.has_failed = False
         self._stopping = asyncio.Event()
         self._quiet_until_ms: int | None = None
         self._loud_until_ms = 0
@@ -72,8 +98,8 @@ class Loop:
 
     @property
     def in_flight(self) -> int:
-        """Return how many attempts are under way."""
-        return len(self._attempts)
+        """Return how many claims are under way."""
+        return sum(lane.used for lane in self._lanes.values())
 
     async def look(self, limit: int) -> Look:
         """Ask the store what is due and fits into the rooms: the embedded queue's eyes."""
@@ -81,20 +107,14 @@ class Loop:
         boot_ms = self._clock.boot_ms()
         if self._stopping.is_set() or boot_ms < self._troubled_until_ms:
             return Look((), None)
-        calm_ms = self._calm_from_ms if self._attempts else boot_ms
+        calm_ms = self._calm_from_ms if self.in_flight else boot_ms
         if self._quiet_until_ms is not None and boot_ms < calm_ms:
             return Look((), now_ms + calm_ms - boot_ms)  # suspects wait for quiet
         is_idle = boot_ms >= max(calm_ms, self._loud_until_ms)
-        rooms = {name: min(self._room(name), limit) for name in self._rooms}
+        rooms = {name: min(lane.room, limit) for name, lane in self._lanes.items()}
         due = await self._store.find_due(rooms, now_ms=now_ms, is_idle=is_idle)
         self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
         return Look(due.message_ids[:limit], due.next_ms)
-
-    def _room(self, name: str) -> int:
-        """Return how many more *name* takes: none before half of its room is free again."""
-        size = self._rooms.get(name, _UNROUTED_ROOM)
-        room = size - self._used[name]
-        return room if room * 2 >= size else 0
 
     def _plan_quiet(self, boot_ms: int, *, has_suspects: bool) -> None:
         """Alternate: suspects alone for a while, then everything else for a while."""
@@ -134,18 +154,48 @@ class Loop:
             await self.keep_outcome(error)
             return
         for claim in claims:
-            self._start(claim)
+            if self._stopping.is_set():
+                await self._delivery.give_back(claim)
+            else:
+                self._start(claim)
         for ticket in tickets:
             await queue.done(ticket)
 
     def _start(self, claim: Claim) -> None:
-        attempt = Attempt(claim, started_ms=self._clock.now_ms())
-        task = asyncio.create_task(self._deliver(attempt))
-        self._attempts[task] = attempt
+        lane = self._find_lane(claim)
+        lane.used += 1
+        lane.waiting.append(claim)
         self._calm_from_ms = self._clock.boot_ms() + _CALM_MS
-        self._used[claim.next_hop] += 1
-        task.add_done_callback(self._finish)
-        self._on_change(len(self._attempts))
+        if lane.running < lane.at_once:
+            lane.running += 1
+            task = asyncio.create_task(self._work(lane))
+            task.add_done_callback(self._attempts.pop)
+            self._attempts[task] = None
+        self._on_change(self.in_flight)
+
+    def _find_lane(self, claim: Claim) -> _Lane:
+        return self._lanes.get(claim.next_hop) or self._lanes[_UNROUTED]
+
+    async def _work(self, lane: _Lane) -> None:
+        """Deliver what waits in *lane*, one after the other, until nothing does."""
+        task = asyncio.current_task()
+        try:
+            while lane.waiting:
+                attempt = Attempt(lane.waiting.popleft(), started_ms=self._clock.now_ms())
+                if task is not None:
+                    self._attempts[task] = attempt
+                try:
+                    await self._deliver(attempt)
+                finally:
+                    self._finish(lane)
+        except Exception:  # noqa: BLE001  (see `has_failed`)
+            _log.exception(
+                "an outcome could not be settled: ending, so that it is not forgotten"
+            )
+            self.has_failed = True
+            self._stopping.set()
+        finally:
+            lane.running -= 1
 
     async def _deliver(self, attempt: Attempt) -> None:
         try:
@@ -154,22 +204,18 @@ class Loop:
             _log.exception("delivery of message %s failed", attempt.claim.message_id)
             await self._delivery.fail(attempt, error)
 
-    def _finish(self, task: "asyncio.Task[None]") -> None:
-        attempt = self._attempts.pop(task)
-        name = attempt.claim.next_hop
-        had_room = self._room(name) > 0
-        self._used[name] -= 1
-        self._on_change(len(self._attempts))
+    def _finish(self, lane: _Lane) -> None:
+        had_room = lane.room > 0
+        lane.used -= 1
+        self._on_change(self.in_flight)
         self._freed.set()
-        if (not had_room and self._room(name) > 0) or self._quiet_until_ms is not None:
+        if (not had_room and lane.room > 0) or self._quiet_until_ms is not None:
             self._wake()
-        if not task.cancelled() and task.exception() is not None:
-            _log.error("a delivery ended badly", exc_info=task.exception())
 
     async def _wait_for_room(self) -> None:
         """Wait until some next hop can take a good part of a batch more."""
         while not self._stopping.is_set():
-            if any(self._room(name) for name in self._rooms if name != _UNROUTED):
+            if any(lane.room for name, lane in self._lanes.items() if name != _UNROUTED):
                 return
             self._freed.clear()
             await self._freed.wait()
@@ -188,12 +234,18 @@ class Loop:
         """
         self._stopping.set()
         self._freed.set()
+        for lane in self._lanes.values():
+            while lane.waiting:
+                await self._delivery.give_back(lane.waiting.popleft())
+                lane.used -= 1
         for task, attempt in list(self._attempts.items()):
-            if not attempt.is_marked:
+            if attempt is None or not attempt.is_marked:
                 task.cancel()
-        if self._attempts:
-            await asyncio.wait(set(self._attempts), timeout=within.total_seconds())
+        await self._wait(within)
         for task in list(self._attempts):
             task.cancel()
+        await self._wait(within)
+
+    async def _wait(self, within: timedelta) -> None:
         if self._attempts:
             await asyncio.wait(set(self._attempts), timeout=within.total_seconds())

@@ -24,6 +24,7 @@ from emailerctl.store.locks import CONSUMER, forget_dead
 from emailerctl.wiring import App, check_ready, describe_library, open_app
 
 _LOST_EXIT = 75  # declared dead by somebody: a new process must register
+_BUG_EXIT = 70  # EX_SOFTWARE: an outcome could not be settled; a restart voids its lease
 _FATAL_EXIT = 74  # EX_IOERR: a sync failed, and nobody knows what is on disk
 
 
@@ -146,6 +147,8 @@ async def consume(
             await hop.provider.close()
         await lease.end(resend_after_ms=final_reply_ms)
     log.log("consumer.stopped", consumer=to_public(CONSUMER, consumer_id))
+    if loop.has_failed:
+        return _BUG_EXIT
     return _LOST_EXIT if is_lost.is_set() else 0
 
 

@@ -232,6 +232,11 @@ class SqliteDriver:
         return result
 
     @property
+    def is_broken(self) -> bool:
+        """Return whether a commit failed of which nobody knows what is on disk."""
+        return self._broken is not None
+
+    @property
     def backlog(self) -> int:
         """Return how many pieces of work wait for the next group."""
         return len(self._waiting)
@@ -330,14 +335,13 @@ class SqliteDriver:
         with contextlib.suppress(sqlite3.Error):
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        translated = _translate_write(error)
-        if isinstance(translated, OutcomeUnknown):
+        if isinstance(_translate_write(error), OutcomeUnknown):
             self._broken = error
             with self._wakeup:
                 group += self._waiting
                 self._waiting = []
         for unit in group:
-            unit.error = translated
+            unit.error = _translate_write(error)  # each its own: some add what they know
         self._answer(group)
         _log.error("store: a commit failed: %s", error)
         if self._broken is not None and self._on_fatal is not None:

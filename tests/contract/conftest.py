@@ -15,6 +15,6 @@ Loops = Mapping[str, Callable[[], asyncio.AbstractEventLoop]]
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Loops:
     """Run what touches transports on both event loops; the daemons run on uvloop."""
-    if item.path.name.startswith("test_smtp"):
+    if item.path.name.startswith(("test_smtp", "test_provider_http")):
         return {"asyncio": asyncio.SelectorEventLoop, "uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.SelectorEventLoop}

@@ -1,4 +1,4 @@
-"""The queue's contract: tickets may be lost or repeated, and what is due is learnt all the same.
+"""The queue's contract: tickets may be lost or repeated, and what is due is learnt anyway.
 
 One text for every queue: `queue` is what a consumer takes from, `bell` what others ring.
 """
