@@ -22,7 +22,7 @@ from emailerctl.providers import registry
 from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
 from emailerctl.settings import Section, Settings, locate
-from emailerctl.store import migrations, sqlite
+from emailerctl.store import schema, sqlite
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
@@ -119,7 +119,7 @@ async def open_app(
     chance = Random(rng.getrandbits(256))  # noqa: S311  (no secret is made with it)
     tables = parse_providers(settings)
     path = settings.store.path
-    migrations.require_current(path)
+    schema.require_current(path)
     folders = Folders(path)
     bell = Bell(folders.wake)
 
@@ -196,12 +196,7 @@ def check_ready(settings: Settings) -> None:
         StoreUnusable: the store is missing, damaged, or of another version.
     """
     parse_providers(settings)
-    migrations.require_current(settings.store.path)
-
-
-def migrate(settings: Settings) -> list[migrations.Step]:
-    """Create or update the store; return its schema steps."""
-    return migrations.migrate(settings.store.path)
+    schema.require_current(settings.store.path)
 
 
 def describe_library() -> tuple[str, bool]:

@@ -9,6 +9,7 @@ import pytest
 from emailerctl import wiring
 from emailerctl.core import tokens
 from emailerctl.settings import Settings, load
+from emailerctl.store import migrations
 from emailerctl.wiring import App
 from tests.fakes import FakeClock
 
@@ -27,7 +28,9 @@ def build_settings(folder: Path, **overrides: str) -> Settings:
         "api.port": "0",
     }
     said |= {name.replace("__", "."): value for name, value in overrides.items()}
-    environ = {f"EMAILER_{key.upper().replace('.', '__')}": value for key, value in said.items()}
+    environ = {
+        f"EMAILER_{key.upper().replace('.', '__')}": value for key, value in said.items()
+    }
     return load(environ=environ)
 
 
@@ -45,7 +48,7 @@ def rng() -> Random:
 def settings(tmp_path: Path) -> Settings:
     """Return settings of a store that is there, and empty."""
     settings = build_settings(tmp_path)
-    wiring.migrate(settings)
+    migrations.migrate(settings.store.path)
     return settings
 
 
@@ -62,7 +65,12 @@ def token(app: App) -> MakeToken:
     async def make(name: str = "shop", *scopes: str, **more: object) -> tokens.Minted:
         wanted = scopes or ("send", "read")
         return await tokens.create(
-            app.store, app.clock, app.rng, name=name, scopes=wanted, **more  # type: ignore[arg-type]
+            app.store,
+            app.clock,
+            app.rng,
+            name=name,
+            scopes=wanted,
+            **more,  # type: ignore[arg-type]
         )
 
     return make

@@ -21,7 +21,8 @@ from emailerctl.cli import output
 from emailerctl.core import tokens
 from emailerctl.errors import EmailerError, NextHopRefused, TimedOut, UsageError
 from emailerctl.settings import Settings, load
-from emailerctl.wiring import App, migrate, open_app
+from emailerctl.store.migrations import migrate
+from emailerctl.wiring import App, open_app
 
 _HOST = "127.0.0.1"
 _PORT = 8080
@@ -130,7 +131,7 @@ def _set_up(folder: Path, port: int | None) -> _Bench:
     file.touch(mode=0o600)
     file.write_text(text, encoding="utf-8")
     settings = load(file, environ={})  # what is set around here is for the real thing
-    migrate(settings)
+    migrate(settings.store.path)
     bench = _Bench(folder, file, settings, inbox_port)
     bench.inbox.mkdir(exist_ok=True)
     return bench

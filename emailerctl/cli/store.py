@@ -10,7 +10,7 @@ from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.store.base import Breach
 
 if TYPE_CHECKING:
-    from emailerctl.store.migrations import Step
+    from emailerctl.store.schema import Step
     from emailerctl.wiring import App
 
 app = Typer(help="The store: migrate, check, audit.")
@@ -25,10 +25,10 @@ def migrate(ctx: Context) -> None:
 
     Example: emailerctl store migrate
     """
-    from emailerctl.wiring import migrate as bring_up_to_date
+    from emailerctl.store.migrations import migrate as bring_up_to_date
 
     settings = session.load_settings(ctx)
-    steps = bring_up_to_date(settings)
+    steps = bring_up_to_date(settings.store.path)
     output.result(
         f"{settings.store.path} is up to date: {', '.join(step.name for step in steps)}",
         {"path": str(settings.store.path), "steps": [_shape(step) for step in steps]},

@@ -5,7 +5,8 @@ the process log.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
 
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
@@ -27,8 +28,7 @@ def operator(verb: str) -> str:
     return f"operator.{verb}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(NamedTuple):
     """One row of the event log.
 
     Attributes:
@@ -48,7 +48,7 @@ class Event:
     provider: str | None = None
     service: str | None = None
     reply: str | None = None
-    data: Mapping[str, object] = field(default_factory=dict)
+    data: Mapping[str, object] = MappingProxyType({})
 
     def shape(self) -> dict[str, object]:
         """Return the public form (product.md §3.3)."""

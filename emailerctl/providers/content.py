@@ -4,13 +4,18 @@ The blob is what was accepted (delivery.md §5), so what they get is read from i
 alone.  Whatever `core.mime` builds comes back as it went in, but for the line ends of text.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from email import message_from_string, policy
+from email.header import decode_header, make_header
 from email.message import EmailMessage
+from email.utils import getaddresses
 
 from emailerctl.models.message import Attachment, EnvelopeRecipient, Mailbox
 from emailerctl.providers.base import Outgoing, Traits
+
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
 
 # What has a field of its own at every provider, or is written by whoever builds the message.
 _OURS = frozenset(
@@ -110,9 +115,16 @@ def _read_file(part: EmailMessage) -> Attachment:
 
 
 def _read_mailboxes(message: EmailMessage, name: str) -> Iterable[Mailbox]:
-    field = message[name]
-    for mailbox in field.addresses if field is not None else ():
-        yield Mailbox(mailbox.addr_spec, mailbox.display_name)
+    """Read an address field from its raw text.
+
+    The standard library's own reading of it keeps the spaces between two encoded words, which
+    stand for nothing (RFC 2047 6.2).
+    """
+    for field, value in message.raw_items():
+        if field.lower() == name.lower():
+            unfolded = _FOLD.sub("", value)
+            for written, addr_spec in getaddresses([unfolded]):
+                yield Mailbox(addr_spec, str(make_header(decode_header(written))))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -425,7 +425,14 @@ def _identify(record: Mapping[str, Any], at: str) -> str:
     """Return what is the same when a record is told again; only bounces have a number."""
     if isinstance(record.get("ID"), int):
         return f"{record['RecordType']}:{record['ID']}"
-    names = ("RecordType", "MessageID", "Recipient", at, "OriginalLink", "SuppressSending")
+    names = (
+        "MessageID",
+        "Recipient",
+        at,
+        "OriginalLink",
+        "SuppressSending",
+        "SuppressionReason",
+    )
     text = "\0".join(str(record.get(name, "")) for name in names)
     return f"{record['RecordType']}:{blake2b(text.encode(), digest_size=16).hexdigest()}"
 

@@ -9,7 +9,7 @@ from emailerctl.models.message import NewMessage, Receipt, RecipientView
 from emailerctl.store import reading
 from emailerctl.store import statements as sql
 from emailerctl.store.base import IdTaken
-from emailerctl.store.driver import Tx
+from emailerctl.store.driver import Params, Tx
 from emailerctl.store.steps import is_suppressed, to_json, write_event
 
 TOKEN_EPOCH = "token_epoch"
@@ -83,7 +83,8 @@ def _write(tx: Tx, message: NewMessage, suppressed: set[int], now_ms: int) -> Re
         if not suppressed
         else fold({State.FAILED, *([State.QUEUED] if is_queued else [])})
     )
-    _write_message(tx, message, state)
+    if not tx.run(sql.ADD_MESSAGE, to_message_row(message, state)):
+        raise IdTaken
     tx.run(sql.ADD_CONTENT, {"message_id": message_id, "raw": message.raw})
     write_event(
         tx,
@@ -91,24 +92,14 @@ def _write(tx: Tx, message: NewMessage, suppressed: set[int], now_ms: int) -> Re
         now_ms,
         message_id=message_id,
         service=message.service,
-        data={"token": message.token_id, "size_bytes": len(message.raw)},
+        data=to_accepted_data(message),
     )
     views = tuple(
         _write_recipient(tx, message, n, is_suppressed=n in suppressed, now_ms=now_ms)
         for n in range(1, len(message.recipients) + 1)
     )
     if is_queued:
-        tx.run(
-            sql.ADD_WORK,
-            {
-                "message_id": message_id,
-                "next_hop": message.next_hop,
-                "priority": int(message.priority),
-                "due_at": message.due_ms,
-                "waiting_for": message.waiting_for,
-                "age_from": message.due_ms,
-            },
-        )
+        tx.run(sql.ADD_WORK, to_work_row(message))
         tx.has_new_work = True
     return Receipt(
         message_id=message_id,
@@ -121,37 +112,66 @@ def _write(tx: Tx, message: NewMessage, suppressed: set[int], now_ms: int) -> Re
     )
 
 
-def _write_message(tx: Tx, message: NewMessage, state: State) -> None:
-    added = tx.run(
-        sql.ADD_MESSAGE,
-        {
-            "message_id": message.message_id,
-            "service": message.service,
-            "token_id": message.token_id,
-            "state": state,
-            "created_at": message.created_ms,
-            "send_at": message.due_ms if message.due_ms > message.created_ms else None,
-            "expires_at": message.expires_ms,
-            "priority": int(message.priority),
-            "on_unknown": message.on_unknown,
-            "provider": message.provider,
-            "is_test": int(message.is_test),
-            "envelope_sender": message.envelope_sender,
-            "header_from": message.header_from,
-            "subject": message.subject,
-            "tags": to_json(message.tags),
-            "metadata": to_json(message.metadata),
-            "template": message.template,
-            "list_unsubscribe": message.list_unsubscribe,
-            "needs_smtputf8": int(message.needs_smtputf8),
-            "size_bytes": len(message.raw),
-            "content_hash": message.content_hash,
-            "key_hash": message.key_hash,
-            "fingerprint": message.fingerprint,
-        },
-    )
-    if not added:
-        raise IdTaken
+def to_message_row(message: NewMessage, state: State) -> Params:
+    """Return the parameters of ADD_MESSAGE."""
+    return {
+        "message_id": message.message_id,
+        "service": message.service,
+        "token_id": message.token_id,
+        "state": state.value,
+        "created_at": message.created_ms,
+        "send_at": message.due_ms if message.due_ms > message.created_ms else None,
+        "expires_at": message.expires_ms,
+        "priority": int(message.priority),
+        "on_unknown": message.on_unknown.value,
+        "provider": message.provider,
+        "is_test": int(message.is_test),
+        "envelope_sender": message.envelope_sender,
+        "header_from": message.header_from,
+        "subject": message.subject,
+        "tags": to_json(message.tags),
+        "metadata": to_json(message.metadata),
+        "template": message.template,
+        "list_unsubscribe": message.list_unsubscribe,
+        "needs_smtputf8": int(message.needs_smtputf8),
+        "size_bytes": len(message.raw),
+        "content_hash": message.content_hash,
+        "key_hash": message.key_hash,
+        "fingerprint": message.fingerprint,
+    }
+
+
+def to_recipient_row(
+    message: NewMessage, n: int, state: State, reason: Reason | None, now_ms: int
+) -> Params:
+    """Return the parameters of ADD_RECIPIENT."""
+    recipient = message.recipients[n - 1]
+    return {
+        "message_id": message.message_id,
+        "n": n,
+        "kind": recipient.kind.value,
+        "address": recipient.address,
+        "state": state.value,
+        "reason": reason,
+        "now": now_ms,
+    }
+
+
+def to_work_row(message: NewMessage) -> Params:
+    """Return the parameters of ADD_WORK."""
+    return {
+        "message_id": message.message_id,
+        "next_hop": message.next_hop,
+        "priority": int(message.priority),
+        "due_at": message.due_ms,
+        "waiting_for": message.waiting_for.value,
+        "age_from": message.due_ms,
+    }
+
+
+def to_accepted_data(message: NewMessage) -> dict[str, object]:
+    """Return what `message.accepted` says beside its fields."""
+    return {"token": message.token_id, "size_bytes": len(message.raw)}
 
 
 def _write_recipient(
@@ -160,18 +180,7 @@ def _write_recipient(
     recipient = message.recipients[n - 1]
     state = State.FAILED if is_suppressed else State.QUEUED
     reason = Reason.SUPPRESSED if is_suppressed else None
-    tx.run(
-        sql.ADD_RECIPIENT,
-        {
-            "message_id": message.message_id,
-            "n": n,
-            "kind": recipient.kind,
-            "address": recipient.address,
-            "state": state,
-            "reason": reason,
-            "now": now_ms,
-        },
-    )
+    tx.run(sql.ADD_RECIPIENT, to_recipient_row(message, n, state, reason, now_ms))
     write_event(
         tx,
         RECIPIENT[Cause.ACCEPTED],

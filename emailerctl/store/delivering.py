@@ -5,7 +5,7 @@ recipients makes them *unknown*, never queued (delivery.md §2).
 """
 
 import itertools
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, cast
 
 import msgspec
@@ -29,7 +29,7 @@ from emailerctl.store.base import (
     Pause,
     Settlement,
 )
-from emailerctl.store.driver import Tx
+from emailerctl.store.driver import Params, Tx
 from emailerctl.store.steps import (
     EXPIRE,
     Target,
@@ -106,28 +106,33 @@ def claim(
     if find_pause(tx, now_ms) is not None:
         return []
     token = make_token()
-    claims = (
-        _claim_one(tx, message_id, consumer_id, now_ms, token) for message_id in message_ids
-    )
-    return [claim for claim in claims if claim is not None]
-
-
-def _claim_one(
-    tx: Tx, message_id: int, consumer_id: int, now_ms: int, token: int
-) -> Claim | None:
-    lease: Any = tx.one(
+    wanted = {"ids": to_json(list(message_ids)) or "[]"}
+    taken: Any = tx.all(
         sql.LEASE,
-        {
-            "message_id": message_id,
-            "lease_token": token,
-            "consumer_id": consumer_id,
-            "now": now_ms,
-        },
+        {**wanted, "lease_token": token, "consumer_id": consumer_id, "now": now_ms},
     )
-    if lease is None:
-        return None  # taken, not due, or finished
-    facts: Any = tx.one(sql.CLAIM_FACTS, {"message_id": message_id, "small": SMALL_BYTES})
-    everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": message_id})
+    leases = {row[7]: row for row in taken}  # the others are taken, not due, or finished
+    wanted = {"ids": to_json(list(leases)) or "[]"}
+    facts: Any = tx.all(sql.CLAIM_FACTS, {**wanted, "small": SMALL_BYTES})
+    facts_of = {row[16]: row for row in facts}
+    everyone: dict[int, list[tuple[int, str, str]]] = {}
+    recipients: Any = tx.all(sql.CLAIM_RECIPIENTS, wanted)
+    for message_id, *recipient in recipients:
+        everyone.setdefault(message_id, []).append(tuple(recipient))
+    return [
+        _build_claim(id_, token, leases[id_], facts_of[id_], everyone[id_])
+        for id_ in dict.fromkeys(message_ids)
+        if id_ in facts_of and id_ in everyone
+    ]
+
+
+def _build_claim(
+    message_id: int,
+    token: int,
+    lease: Any,
+    facts: Any,
+    everyone: Sequence[tuple[int, str, str]],
+) -> Claim:
     queued = tuple(EnvelopeRecipient(n, address) for n, address, s in everyone if s == "queued")
     return Claim(
         message_id=message_id,
@@ -173,17 +178,8 @@ def mark(
     may_expire: bool,
 ) -> bool:
     """Commit the point of no return for *accepted*, all or nothing."""
-    held = tx.run(
-        sql.MARK_WORK,
-        {
-            "message_id": claim.message_id,
-            "lease_token": claim.lease_token,
-            "lease_until": boot_ms + final_reply_ms + grace_ms,
-            "open_until_at": now_ms + final_reply_ms + grace_ms,
-            "now": now_ms,
-        },
-    )
-    if not held:
+    open_ms = final_reply_ms + grace_ms
+    if not tx.run(sql.MARK_WORK, to_mark_row(claim, now_ms, boot_ms, open_ms=open_ms)):
         return False  # the lease was lost: nothing may be sent
     barred = _find_barred(tx, claim, now_ms, may_expire=may_expire)
     if barred or not _are_queued(tx, claim, accepted):
@@ -204,6 +200,17 @@ def mark(
     is_simple = claim.is_whole and len(accepted) == len(claim.recipients)
     summarise(tx, claim.message_id, now_ms, {State.SENDING} if is_simple else ())
     return True
+
+
+def to_mark_row(claim: Claim, now_ms: int, boot_ms: int, *, open_ms: int) -> Params:
+    """Return the parameters of MARK_WORK; *open_ms*: how long an answer may still come."""
+    return {
+        "message_id": claim.message_id,
+        "lease_token": claim.lease_token,
+        "lease_until": boot_ms + open_ms,
+        "open_until_at": now_ms + open_ms,
+        "now": now_ms,
+    }
 
 
 def _find_barred(tx: Tx, claim: Claim, now_ms: int, *, may_expire: bool) -> dict[int, Reason]:
@@ -355,27 +362,31 @@ def _settle_one(
 def _write_attempt(
     tx: Tx, claim: Claim, result: AttemptResult, now_ms: int, open_until_ms: int | None
 ) -> None:
+    tx.run(sql.ADD_ATTEMPT, to_attempt_row(claim, result, now_ms, open_until_ms))
+
+
+def to_attempt_row(
+    claim: Claim, result: AttemptResult, now_ms: int, open_until_ms: int | None
+) -> Params:
+    """Return the parameters of ADD_ATTEMPT."""
     outcome = _find_telling(result.settlements)
-    tx.run(
-        sql.ADD_ATTEMPT,
-        {
-            "message_id": claim.message_id,
-            "n": claim.attempt,
-            "provider": result.provider,
-            "phase": result.phase,
-            "outcome": outcome.kind,
-            "code": outcome.code,
-            "enhanced_status": outcome.enhanced_status,
-            "reply": outcome.reply,
-            "provider_message_id": outcome.provider_message_id,
-            "started_at": result.started_ms,
-            "ended_at": now_ms,
-            "open_until_at": open_until_ms,
-            "hash": claim.content_hash,
-            "recipients": to_json(sorted(result.settlements)),
-            "dialogue": result.dialogue,
-        },
-    )
+    return {
+        "message_id": claim.message_id,
+        "n": claim.attempt,
+        "provider": result.provider,
+        "phase": result.phase.value,
+        "outcome": outcome.kind.value,
+        "code": outcome.code,
+        "enhanced_status": outcome.enhanced_status,
+        "reply": outcome.reply,
+        "provider_message_id": outcome.provider_message_id,
+        "started_at": result.started_ms,
+        "ended_at": now_ms,
+        "open_until_at": open_until_ms,
+        "hash": claim.content_hash,
+        "recipients": to_json(sorted(result.settlements)),
+        "dialogue": result.dialogue,
+    }
 
 
 _TELLING = (Kind.ACCEPTED, Kind.UNKNOWN, Kind.TRANSIENT, Kind.PERMANENT)

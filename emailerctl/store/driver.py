@@ -29,8 +29,33 @@ class Tx(Protocol):
         """Run *sql* and return how many rows it touched."""
         ...
 
+    def many(self, sql: str, rows: Sequence[Params]) -> int:
+        """Run *sql* once for each of *rows*, and return how many rows that touched in all."""
+        ...
+
     def insert(self, sql: str, params: Params) -> int:
         """Run an INSERT and return the integer key that the row was given."""
+        ...
+
+
+class NotAlike(Exception):
+    """Pieces of work can't share their statements: each is to run by itself."""
+
+
+class Batch(Protocol[T]):
+    """Work that can share its statements with others of its class in the same group."""
+
+    def __call__(self, tx: Tx, /) -> T:
+        """Run this piece alone."""
+        ...
+
+    @staticmethod
+    def run_together(tx: Tx, works: Sequence["Batch[T]"], /) -> Sequence[T]:
+        """Run all of *works* and return their results in order.
+
+        Raises:
+            NotAlike: what was written so far is rolled back, and each runs alone.
+        """
         ...
 
 

@@ -8,7 +8,6 @@ the boot clock.  Readable times come from the views.
 
 import os
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlite_utils import Database
@@ -18,19 +17,16 @@ from emailerctl.errors import StoreUnusable
 from emailerctl.models.lifecycle import Reason, State
 from emailerctl.models.message import RecipientKind
 from emailerctl.store import sqlite
+from emailerctl.store.schema import (
+    NOTABLE_SQL,
+    SET,
+    STEPS,
+    Step,
+    one_of,
+    refuse_newer,
+)
 
-_MIGRATIONS = Migrations("emailerctl")
-
-# The rare states, in which people look for messages: an index that the usual life of a message
-# (queued, sending, sent, delivered) never touches.
-NOTABLE = (State.UNKNOWN, State.HELD, State.FAILED, State.BOUNCED, State.CANCELLED)
-
-
-def _literals(values: object) -> str:
-    return ", ".join(f"'{value}'" for value in values)  # type: ignore[attr-defined]
-
-
-NOTABLE_SQL = f"state IN ({_literals(NOTABLE)})"
+_MIGRATIONS = Migrations(SET)
 
 _FIRST = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
@@ -39,7 +35,7 @@ CREATE TABLE messages (
     id INTEGER PRIMARY KEY,
     service TEXT NOT NULL,
     token_id INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ({_literals(State)})),
+    state TEXT NOT NULL CHECK ({one_of("state", State)}),
     created_at INTEGER NOT NULL,
     changed_at INTEGER NOT NULL,
     send_at INTEGER,
@@ -73,10 +69,10 @@ CREATE TABLE contents (
 CREATE TABLE recipients (
     message_id INTEGER NOT NULL,
     n INTEGER NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ({_literals(RecipientKind)})),
+    kind TEXT NOT NULL CHECK ({one_of("kind", RecipientKind)}),
     address TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ({_literals(State)})),
-    reason TEXT CHECK (reason IN ({_literals(Reason)})),
+    state TEXT NOT NULL CHECK ({one_of("state", State)}),
+    reason TEXT CHECK ({one_of("reason", Reason)}),
     attempt INTEGER NOT NULL DEFAULT 0,
     provider TEXT NOT NULL DEFAULT '',
     reply TEXT NOT NULL DEFAULT '',
@@ -243,21 +239,12 @@ SELECT message_id, next_hop, priority, waiting_for,
 """
 
 
-@_MIGRATIONS(name="0001_message_log")
+@_MIGRATIONS(name=STEPS[0])
 def _message_log(db: Database) -> None:
     """Create the message log: messages, recipients, work, attempts, events, keys, tokens."""
     for statement in _FIRST.split(";"):
         if statement.strip():
             db.execute(statement)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A schema step: its name, its sentence, and whether this store has it."""
-
-    name: str
-    sentence: str
-    is_applied: bool
 
 
 def migrate(path: Path) -> list[Step]:
@@ -273,7 +260,7 @@ def migrate(path: Path) -> list[Step]:
             _create(path)
         db = Database(sqlite.connect(path), execute_plugins=False)
         try:
-            _refuse_newer(db, path)
+            refuse_newer(path, (step.name for step in _MIGRATIONS.applied(db)))
             _MIGRATIONS.apply(db)
             return _steps(db)
         finally:
@@ -301,30 +288,6 @@ def list_steps(path: Path) -> list[Step]:
         db.close()
 
 
-def require_current(path: Path) -> None:
-    """Refuse a store whose schema is older or newer than this program.
-
-    Raises:
-        StoreUnusable: says which steps are pending or unknown, and what to type.
-    """
-    db = Database(sqlite.connect(path), execute_plugins=False)
-    try:
-        _refuse_newer(db, path)
-        pending = [step.name for step in _steps(db) if not step.is_applied]
-    except sqlite.sqlite3.Error as error:
-        raise StoreUnusable(
-            f"the store at {path} is damaged: {error}",
-            hint="restore a backup, then: emailerctl store check",
-        ) from error
-    finally:
-        db.close()
-    if pending:
-        raise StoreUnusable(
-            f"the store at {path} lacks the schema steps {', '.join(pending)}",
-            hint="run: emailerctl store migrate",
-        )
-
-
 def _create(path: Path) -> None:
     """Make an empty store beside *path* and move it there whole: no half one is seen."""
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -341,16 +304,6 @@ def _create(path: Path) -> None:
         pass
     finally:
         fresh.unlink()
-
-
-def _refuse_newer(db: Database, path: Path) -> None:
-    ours = {step.name for step in _MIGRATIONS.pending(Database(memory=True))}
-    unknown = [step.name for step in _MIGRATIONS.applied(db) if step.name not in ours]
-    if unknown:
-        raise StoreUnusable(
-            f"a newer version has migrated the store at {path} (it has {', '.join(unknown)})",
-            hint="install that version, or restore the backup made before the upgrade",
-        )
 
 
 def _steps(db: Database) -> list[Step]:

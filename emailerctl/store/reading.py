@@ -26,8 +26,8 @@ from emailerctl.models.text import shorten
 from emailerctl.store import statements as sql
 from emailerctl.store.base import Pause, QueueStats, Unknown
 from emailerctl.store.driver import Tx
-from emailerctl.store.migrations import NOTABLE
 from emailerctl.store.rows import read_tags, to_event, to_message
+from emailerctl.store.schema import NOTABLE
 
 PRUNED_TO = "events_pruned_to"
 INDEXED_TO = "search_indexed_to"

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,10 @@ from emailerctl.errors import (
     Unavailable,
 )
 from emailerctl.models.event import Event
-from emailerctl.store.driver import Params, Tx
+from emailerctl.models.lifecycle import OnUnknown, Reason, State, WaitingFor
+from emailerctl.models.message import RecipientKind
+from emailerctl.models.outcome import Kind, Phase
+from emailerctl.store.driver import NotAlike, Params, Tx
 
 if TYPE_CHECKING:
     sqlite3 = stdlib_sqlite3
@@ -46,9 +50,14 @@ APPLICATION_ID = 0x454D4C52  # "EMLR": PRAGMA application_id of our stores
 SAFE_VERSION = (3, 51, 3)
 _RETRY_S = 0.0003  # our own wait for the write lock; SQLite's handler sleeps far longer
 _READERS = 2
+_TOGETHER = 2  # fewer pieces of one kind share nothing
 _NO_PARAMS: Params = {}
 
 _log = logging.getLogger(__name__)
+
+# Without an adapter of its own, each value of these goes the long way through a protocol.
+for _kind in (State, Reason, WaitingFor, OnUnknown, RecipientKind, Kind, Phase):
+    sqlite3.register_adapter(_kind, attrgetter("value"))
 
 
 def library_version() -> tuple[int, ...]:
@@ -132,6 +141,7 @@ class SqliteTx:
     def __init__(self, connection: Any) -> None:
         """Wrap *connection*, which is inside a transaction or reads a snapshot."""
         self._execute = connection.execute
+        self._execute_many = connection.executemany
         self.memo: dict[str, object] = {}
         self.events: list[Event] = []
         self.has_new_work = False
@@ -149,6 +159,11 @@ class SqliteTx:
     def run(self, sql: str, params: Params = _NO_PARAMS) -> int:
         """Run *sql* and return how many rows it touched."""
         count: int = self._execute(sql, params).rowcount
+        return count
+
+    def many(self, sql: str, rows: Sequence[Params]) -> int:
+        """Run *sql* once for each of *rows*, and return how many rows that touched in all."""
+        count: int = self._execute_many(sql, rows).rowcount
         return count
 
     def insert(self, sql: str, params: Params) -> int:
@@ -291,19 +306,15 @@ class SqliteDriver:
         execute = self._connection.execute
         self._begin()
         tx = SqliteTx(self._connection)
+        alike: list[_Unit] = []
         for unit in group:
-            kept = len(tx.events)
-            execute("SAVEPOINT unit")
-            try:
-                unit.result = unit.work(tx)
-            except Exception as error:
-                if _is_about_store(error) or not self._connection.in_transaction:
-                    raise  # the disk, not this piece of work: the whole group fails
-                unit.error = error
-                execute("ROLLBACK TO unit")
-                del tx.events[kept:]
-                tx.memo.clear()
-            execute("RELEASE unit")
+            if hasattr(unit.work, "run_together"):
+                alike.append(unit)
+                continue
+            self._run_alike(tx, alike)  # in the order in which they were asked for
+            alike = []
+            self._run_alone(tx, unit)
+        self._run_alike(tx, alike)
         began = time.perf_counter()
         execute("COMMIT")
         self.sizes.last_sync_s = time.perf_counter() - began
@@ -315,6 +326,53 @@ class SqliteDriver:
                 self._publish(tx.events, tx.has_new_work)
             except Exception:  # noqa: BLE001  (what is committed is committed; the thread goes on)
                 _log.exception("store: what was committed could not be published")
+
+    def _run_alone(self, tx: SqliteTx, unit: _Unit) -> None:
+        execute = self._connection.execute
+        kept = len(tx.events)
+        execute("SAVEPOINT unit")
+        try:
+            unit.result = unit.work(tx)
+        except Exception as error:
+            if _is_about_store(error) or not self._connection.in_transaction:
+                raise  # the disk, not this piece of work: the whole group fails
+            unit.error = error
+            execute("ROLLBACK TO unit")
+            del tx.events[kept:]
+            tx.memo.clear()
+        execute("RELEASE unit")
+
+    def _run_alike(self, tx: SqliteTx, units: list[_Unit]) -> None:
+        """Run together what is of one kind; alone where it can't share statements after all."""
+        kinds: dict[type, list[_Unit]] = {}
+        for unit in units:
+            kinds.setdefault(type(unit.work), []).append(unit)
+        for kind, same in kinds.items():
+            if len(same) < _TOGETHER or not self._run_together(tx, kind, same):
+                for unit in same:
+                    self._run_alone(tx, unit)
+
+    def _run_together(self, tx: SqliteTx, kind: Any, units: list[_Unit]) -> bool:
+        execute = self._connection.execute
+        kept, had_new_work = len(tx.events), tx.has_new_work
+        execute("SAVEPOINT together")
+        try:
+            results = kind.run_together(tx, [unit.work for unit in units])
+        except Exception as error:
+            if _is_about_store(error) or not self._connection.in_transaction:
+                raise
+            if not isinstance(error, NotAlike):  # a bug, or a piece that is refused: see who
+                _log.debug("store: pieces of work run by themselves: %r", error)
+            execute("ROLLBACK TO together")
+            execute("RELEASE together")
+            del tx.events[kept:]
+            tx.has_new_work = had_new_work
+            tx.memo.clear()
+            return False
+        execute("RELEASE together")
+        for unit, result in zip(units, results, strict=True):
+            unit.result = result
+        return True
 
     def _begin(self) -> None:
         give_up = time.monotonic() + self._busy_timeout_s

@@ -48,6 +48,7 @@ from emailerctl.store.steps import (
     to_json,
     write_event,
 )
+from emailerctl.store.together import Adding, Marking, Settling
 
 GRACE_MS = 60_000  # how long after the final reply's time a marked lease still stands
 
@@ -74,7 +75,7 @@ class SqlStore:
 
     async def add(self, message: NewMessage, *, now_ms: int) -> Receipt:
         """Store *message*, or return the earlier one that its key belongs to."""
-        return await self.driver.write(lambda tx: accepting.add(tx, message, now_ms))
+        return await self.driver.write(Adding(message, now_ms))
 
     async def find_by_key(self, key_hash: bytes) -> Receipt | None:
         """Return the receipt of the message with that key."""
@@ -116,22 +117,21 @@ class SqlStore:
     ) -> bool:
         """Commit the point of no return for *accepted*, all or nothing."""
         return await self.driver.write(
-            lambda tx: delivering.mark(
-                tx,
+            Marking(
                 claim,
-                accepted,
-                provider=provider,
-                now_ms=now_ms,
-                boot_ms=boot_ms,
-                final_reply_ms=final_reply_ms,
-                grace_ms=self._grace_ms,
-                may_expire=may_expire,
+                frozenset(accepted),
+                provider,
+                now_ms,
+                boot_ms,
+                final_reply_ms,
+                self._grace_ms,
+                may_expire,
             )
         )
 
     async def settle(self, claim: Claim, result: AttemptResult, *, now_ms: int) -> bool:
         """Write an attempt's result and give the lease back; False when it is not ours."""
-        return await self.driver.write(lambda tx: delivering.settle(tx, claim, result, now_ms))
+        return await self.driver.write(Settling(claim, result, now_ms))
 
     async def testify(self, claim: Claim, result: AttemptResult, *, now_ms: int) -> None:
         """Write a late answer to a lost lease."""

@@ -5,7 +5,7 @@ a state: TRANSITION for recipients, SUMMARISE for messages; both are guarded.
 """
 
 from emailerctl.models.lifecycle import FINAL
-from emailerctl.store.migrations import NOTABLE_SQL
+from emailerctl.store.schema import NOTABLE_SQL
 
 _FINAL_SQL = ", ".join(f"'{state}'" for state in sorted(FINAL))
 
@@ -65,6 +65,16 @@ ADD_EVENT = """
     )
 """
 
+# Of the only writer, which counts on from LAST_SEQ.
+ADD_NUMBERED_EVENT = """
+    INSERT INTO events (
+        seq, type, at, message_id, n, from_state, to_state, attempt, provider, reply, data
+    ) VALUES (
+        :seq, :type, :at, :message_id, :n, :from_state, :to_state, :attempt, :provider, :reply,
+        :data
+    )
+"""
+
 KEY_OWNER = "SELECT message_id FROM keys WHERE hash = :key_hash"
 
 RATE_COUNT = """
@@ -113,20 +123,26 @@ LEASE = """
            marked_at = NULL, open_until_at = NULL,
            attempt = 1 + (
                SELECT coalesce(max(n), 0)
-                 FROM (SELECT n FROM attempts WHERE message_id = :message_id
+                 FROM (SELECT n FROM attempts WHERE message_id = work.message_id
                         UNION ALL
-                       SELECT attempt FROM recipients WHERE message_id = :message_id))
-     WHERE message_id = :message_id AND lease_token IS NULL AND due_at <= :now
- RETURNING next_hop, chain_index, schedule_step, age_from, due_at, is_alone, attempt
+                       SELECT attempt FROM recipients WHERE message_id = work.message_id))
+     WHERE message_id IN (SELECT value FROM json_each(:ids))
+       AND lease_token IS NULL AND due_at <= :now
+ RETURNING next_hop, chain_index, schedule_step, age_from, due_at, is_alone, attempt, message_id
 """
 
 CLAIM_FACTS = """
     SELECT m.service, m.created_at, m.expires_at, m.priority, m.on_unknown, m.provider,
            m.is_test, m.envelope_sender, m.header_from, m.needs_smtputf8, m.tags, m.metadata,
            m.template, m.content_hash, m.size_bytes,
-           CASE WHEN m.size_bytes <= :small THEN c.raw END
+           CASE WHEN m.size_bytes <= :small THEN c.raw END, m.id
       FROM messages m LEFT JOIN contents c ON c.message_id = m.id
-     WHERE m.id = :message_id
+     WHERE m.id IN (SELECT value FROM json_each(:ids))
+"""
+
+CLAIM_RECIPIENTS = """
+    SELECT message_id, n, address, state FROM recipients
+     WHERE message_id IN (SELECT value FROM json_each(:ids)) ORDER BY message_id, n
 """
 
 RECIPIENT_STATES = """
@@ -175,6 +191,10 @@ FREE = """
        SET lease_token = NULL, lease_owner = NULL, lease_until = NULL, marked_at = NULL,
            open_until_at = NULL, due_at = :due_at, waiting_for = :waiting_for
      WHERE message_id = :message_id AND lease_token = :lease_token
+"""
+
+END_LEASED_WORK = """
+    DELETE FROM work WHERE message_id = :message_id AND lease_token = :lease_token
 """
 
 END_WORK = "DELETE FROM work WHERE message_id = :message_id"

@@ -234,13 +234,18 @@ def is_working(state: State) -> bool:
     return state in WORKING
 
 
-def is_suppressed(tx: Tx, address: str, service: str, now_ms: int) -> bool:
-    """Return whether *address* is suppressed for *service*; free while the list is empty."""
+def has_suppressions(tx: Tx) -> bool:
+    """Return whether any address is suppressed: one look-up a group of commits."""
     some = tx.memo.get("has_suppressions")
     if some is None:
         row = tx.one(sql.HAS_SUPPRESSIONS)
         some = tx.memo["has_suppressions"] = bool(row and row[0])
-    if not some:
+    return bool(some)
+
+
+def is_suppressed(tx: Tx, address: str, service: str, now_ms: int) -> bool:
+    """Return whether *address* is suppressed for *service*; free while the list is empty."""
+    if not has_suppressions(tx):
         return False
     found = tx.one(
         sql.IS_SUPPRESSED, {"address": address.lower(), "service": service, "now": now_ms}

@@ -20,6 +20,7 @@ from daemons.api.server import Server
 from emailerctl import wiring
 from emailerctl.core import tokens
 from emailerctl.models.caller import Scope
+from emailerctl.store import migrations
 from tests.conftest import build_settings
 from tests.fakes import FakeClock
 
@@ -56,7 +57,7 @@ class ApiCase(AsyncHTTPTestCase):
         self.clock = FakeClock()
         self.rng = Random(1)
         settings = build_settings(self.folder, **self.overrides)
-        wiring.migrate(settings)
+        migrations.migrate(settings.store.path)
         self._stack = AsyncExitStack()
         self.fatal: list[BaseException] = []
         opened = wiring.open_app(

@@ -17,6 +17,7 @@ import pytest
 from emailerctl import wiring
 from emailerctl.core import tokens
 from emailerctl.settings import Settings
+from emailerctl.store import migrations
 from tests.api.serving import ApiProcess, until
 from tests.conftest import build_settings
 
@@ -30,7 +31,7 @@ Start = Callable[..., ApiProcess]
 @pytest.fixture
 def place(tmp_path: Path) -> Settings:
     settings = build_settings(tmp_path)
-    wiring.migrate(settings)
+    migrations.migrate(settings.store.path)
     return settings
 
 

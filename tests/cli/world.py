@@ -21,7 +21,8 @@ from emailerctl.models.lifecycle import Cause, WaitingFor
 from emailerctl.models.outcome import Kind, Outcome, Phase
 from emailerctl.settings import load
 from emailerctl.store.base import AttemptResult, Consumer, Settlement
-from emailerctl.wiring import App, migrate, open_app
+from emailerctl.store.migrations import migrate
+from emailerctl.wiring import App, open_app
 
 Answer = TypeVar("Answer")
 
@@ -135,7 +136,7 @@ class World:
 
     def migrate(self) -> None:
         """Make the store."""
-        migrate(load(self.file, environ={}))
+        migrate(load(self.file, environ={}).store.path)
 
     def submit(self, *to: str, **fields: object) -> str:
         """Accept a message; return its public id."""

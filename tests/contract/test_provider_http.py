@@ -7,9 +7,11 @@ What matters in each: the outcome never says "not accepted" of a copy that the j
 import asyncio
 import signal
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ import trustme
 
 from emailerctl.models.outcome import Alarm, Kind, Party, Phase
 from emailerctl.providers.base import DOT_WITHIN_MS, CanLookUp, MarkRefused
-from emailerctl.providers.http import HttpNextHop
+from emailerctl.providers.http import Answer, HttpNextHop, Request
 from tests.contract.http_client import (
     build_look_up,
     build_message,
@@ -347,6 +349,21 @@ async def test_f_pr_03_the_status_decides_whatever_the_body(
     assert len(sent.dialogue) < 2000
 
 
+async def test_f_pr_10_nothing_is_decompressed(providers: ProviderServer, kind: str) -> None:
+    """64 MiB of zeros come as 64 KiB, and stay that."""
+    outgoing = build_message("bomb")
+    async with opened(kind, providers) as hop:
+        request = hop.build(outgoing)
+        assert isinstance(request, Request)
+        answer = await hop.client.exchange(
+            request, Marker(), deadline_boot_ms=outgoing.deadline_boot_ms, dialogue=[]
+        )
+
+    assert isinstance(answer, Answer)
+    assert answer.headers["content-encoding"] == "gzip"
+    assert len(answer.body) == int(answer.headers["content-length"]) < 100_000
+
+
 # F-PR-05
 
 
@@ -437,6 +454,39 @@ async def test_f_pr_09_a_redirect_is_never_followed(
 
     assert (sent.outcome.kind, sent.outcome.alarm) == (Kind.TRANSIENT, Alarm.REDIRECT)
     assert (sent.copies, providers.stolen()) == (0, [])
+
+
+# All at once
+
+DEFINITE = ["refuse", "unauthorized", "redirect", "wait-huge", "s400-before", "early-429"]
+DOUBTFUL = [
+    "silent-after",
+    "silent-before",
+    "reset-after",
+    "reset-before",
+    "s500-after",
+    "head-garbage",
+]
+TAKEN = ["ok", "ok", "ok", "empty", "garbage", "list", "cut", "endless"]
+
+
+async def test_under_every_fault_at_once_nothing_is_said_that_is_not_so(
+    providers: ProviderServer, kind: str
+) -> None:
+    """Over shared connections, in no order: no answer goes to another's question."""
+    wishes = [*DEFINITE, *DOUBTFUL, *TAKEN, "early-close", "early-reset"] * 5
+    Random(1).shuffle(wishes)
+    messages = [build_message(wish, within_ms=60_000) for wish in wishes]
+    async with opened(kind, providers, final_reply="2s") as hop:
+        sendings = await asyncio.gather(*(hop.send(message, Marker()) for message in messages))
+
+    copies = Counter(copy["public_id"] for copy in providers.journal())
+    for wish, message, sending in zip(wishes, messages, sendings, strict=True):
+        said, is_there = sending.outcomes[0].kind, copies[message.public_id]
+        assert is_there <= (said not in (Kind.TRANSIENT, Kind.PERMANENT)), sending.dialogue
+        assert is_there >= (said is Kind.ACCEPTED), sending.dialogue
+        assert (wish in TAKEN) == (said is Kind.ACCEPTED), (wish, sending.dialogue)
+        assert said is not Kind.UNKNOWN or wish in DOUBTFUL, (wish, sending.dialogue)
 
 
 # Around it

@@ -19,7 +19,7 @@ from emailerctl.errors import (
     Unavailable,
 )
 from emailerctl.models.event import Event
-from emailerctl.store import migrations, sqlite
+from emailerctl.store import migrations, schema, sqlite
 from emailerctl.store.driver import Tx
 from emailerctl.store.sqlite import SqliteDriver, find_damage, sqlite3
 from tests.desk import Desk, connect, open_desk, until
@@ -306,6 +306,7 @@ async def test_a_disk_that_fails_ends_the_process(
         results = await gather_behind(desk.driver, leave("first"), fail(code), leave("last"))
 
         assert {type(result) for result in results} == {OutcomeUnknown}
+        await until(lambda: fatal)  # told after the waiters were
         assert len(fatal) == 1
         with pytest.raises(StoreUnusable, match="closed"):
             await desk.driver.write(leave("next"))  # type: ignore[arg-type]
@@ -384,7 +385,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     """F-IN-08: never an empty one in its place."""
     path = tmp_path / "emailer.db"
 
-    for open_it in (migrations.require_current, SqliteDriver, migrations.list_steps):
+    for open_it in (schema.require_current, SqliteDriver, migrations.list_steps):
         with pytest.raises(StoreUnusable, match="there is no store at") as refusal:
             open_it(path)
         assert "store migrate" in refusal.value.cure
@@ -394,7 +395,7 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 
 def test_a_folder_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable, match="there is no store at"):
-        migrations.require_current(tmp_path)
+        schema.require_current(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a database, but long enough to be read" * 50])
@@ -405,7 +406,7 @@ def test_a_file_that_is_no_store_is_refused_and_left_alone(
     path = tmp_path / "emailer.db"
     path.write_bytes(content)
 
-    for open_it in (migrations.require_current, SqliteDriver, migrations.migrate):
+    for open_it in (schema.require_current, SqliteDriver, migrations.migrate):
         with pytest.raises(StoreUnusable):
             open_it(path)
 
@@ -419,7 +420,7 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path) -> None:
         connection.execute("PRAGMA application_id=42")
         connection.execute("CREATE TABLE mine (x)")
 
-    for open_it in (migrations.require_current, SqliteDriver, migrations.migrate):
+    for open_it in (schema.require_current, SqliteDriver, migrations.migrate):
         with pytest.raises(StoreUnusable, match=r"another program.*42") as refusal:
             open_it(path)
         assert refusal.value.cure == "correct [store] url"
@@ -432,7 +433,7 @@ def test_a_damaged_store_is_refused(store_path: Path) -> None:
     store_path.write_bytes(content)
 
     with pytest.raises(StoreUnusable, match=r"damaged|can't be opened") as refusal:
-        migrations.require_current(store_path)
+        schema.require_current(store_path)
     assert "restore a backup" in refusal.value.cure
     with pytest.raises(StoreUnusable):
         migrations.migrate(store_path)
@@ -459,7 +460,7 @@ def test_a_store_of_a_newer_version_is_refused(store_path: Path) -> None:
             " VALUES ('emailerctl', '9999_from_the_future', '')"
         )
 
-    for open_it in (migrations.require_current, migrations.migrate):
+    for open_it in (schema.require_current, migrations.migrate):
         with pytest.raises(StoreUnusable, match=r"newer version.*9999_from_the_future"):
             open_it(store_path)
 
@@ -471,7 +472,7 @@ def test_a_store_that_lacks_a_step_is_refused_until_it_is_migrated(store_path: P
         connection.execute("DELETE FROM _sqlite_migrations")
 
     with pytest.raises(StoreUnusable, match=f"lacks the schema steps {name}") as refusal:
-        migrations.require_current(store_path)
+        schema.require_current(store_path)
     assert refusal.value.cure == "run: emailerctl store migrate"
     assert not any(step.is_applied for step in migrations.list_steps(store_path))
 
@@ -484,7 +485,7 @@ def test_migrating_makes_a_private_store_with_every_step(tmp_path: Path) -> None
 
     assert steps == again == migrations.list_steps(path)
     assert all(step.is_applied and step.sentence.endswith(".") for step in steps)
-    migrations.require_current(path)
+    schema.require_current(path)
     assert path.stat().st_mode & 0o077 == 0
     assert snapshot(path.parent) == {"emailer.db"}
 
@@ -506,7 +507,7 @@ def test_two_that_migrate_at_once_make_one_store(tmp_path: Path) -> None:
         thread.join()
 
     migrations.migrate(path)
-    migrations.require_current(path)
+    schema.require_current(path)
     assert len(errors) < 4
     assert find_damage(path) == []
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import hypothesis.strategies as st
 import pytest
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from emailerctl.errors import EmailerError
 from emailerctl.models.lifecycle import Cause, OnUnknown, State, WaitingFor
@@ -62,7 +62,7 @@ ORDERS = st.sampled_from(
         *((Verb.RESOLVE, resolution) for resolution in Resolution),
     ]
 )
-SLOT = st.integers(0, 1)  # few messages, much happening to each
+SLOT = st.integers(0, 1)
 
 
 class Machine(RuleBasedStateMachine):
@@ -105,31 +105,30 @@ class Machine(RuleBasedStateMachine):
 
     # acceptance
 
-    @rule(
-        count=st.integers(1, 2),
-        policy=st.sampled_from(OnUnknown),
-        lives_for_ms=st.none() | st.sampled_from([60_000, 3_600_000]),
+    @initialize(
+        lives_for_ms=st.sampled_from([None, None, 60_000, 3_600_000]),
+        policies=st.tuples(st.sampled_from(OnUnknown), st.sampled_from(OnUnknown)),
     )
-    @precondition(lambda self: len(self._ids) < 2)
-    def accept(self, count: int, policy: OnUnknown, lives_for_ms: int | None) -> None:
+    def accept(self, lives_for_ms: int | None, policies: tuple[OnUnknown, OnUnknown]) -> None:
+        """Few messages, much happening to each."""
         expires_ms = lives_for_ms and self.desk.clock.now_ms() + lives_for_ms
-        message_id = self._run(
-            self.desk.add(
-                *(f"user{n}@example.org" for n in range(count)),
-                on_unknown=policy,
-                expires_ms=expires_ms,
+        for count, policy in enumerate(policies, 1):
+            message_id = self._run(
+                self.desk.add(
+                    *(f"user{n}@example.org" for n in range(count)),
+                    on_unknown=policy,
+                    expires_ms=expires_ms,
+                )
             )
-        )
-        self._ids.append(message_id)
-        self._policies[message_id] = policy
+            self._ids.append(message_id)
+            self._policies[message_id] = policy
 
     # consumers
 
-    @rule(which=st.sampled_from([1, 2]), slots=st.sets(SLOT))
-    def claim(self, which: int, slots: set[int]) -> None:
-        wanted = [self._ids[slot] for slot in slots if slot < len(self._ids)]
+    @rule(which=st.sampled_from([1, 2]))
+    def claim(self, which: int) -> None:
         consumer_id = self._consumers[which]
-        claims = self._run(self.desk.find_claims(*wanted, consumer_id=consumer_id))
+        claims = self._run(self.desk.find_claims(*self._ids, consumer_id=consumer_id))
         self._claimed += [(consumer_id, claim) for claim in claims]
 
     @rule(data=st.data())
@@ -217,8 +216,6 @@ class Machine(RuleBasedStateMachine):
         named: int | None,
         more_ms: int | None,
     ) -> None:
-        if slot >= len(self._ids):
-            return
         fields: dict[str, Any] = {"is_forced": is_forced, "reason": "because"}
         if named is not None:
             fields["addresses"] = [f"user{named}@example.org"]
@@ -235,8 +232,7 @@ class Machine(RuleBasedStateMachine):
         attempt=st.integers(0, 3),
     )
     def report(self, slot: int, n: int, cause: Cause, attempt: int) -> None:
-        if slot < len(self._ids):
-            self._run(self.desk.report(self._ids[slot], cause, n, attempt))
+        self._run(self.desk.report(self._ids[slot], cause, n, attempt))
 
     @rule(ms=st.sampled_from([1, RETRY_MS, 60_000, FINAL_REPLY_MS, FINAL_REPLY_MS + GRACE_MS]))
     def wait(self, ms: int) -> None:
@@ -295,7 +291,7 @@ def test_random_verbs_break_nothing(stores: Stores) -> None:
     Machine.model = stores
     case: Any = Machine.TestCase
     case.settings = settings(
-        max_examples=60,
+        max_examples=100,
         stateful_step_count=40,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -27,7 +27,8 @@ def key_hash(key: int) -> bytes:
 
 
 def tell(what: str, key: int | None = None) -> None:
-    print(what if key is None else f"{what} {key}", flush=True)
+    sys.stdout.write(f"{what}\n" if key is None else f"{what} {key}\n")
+    sys.stdout.flush()
 
 
 async def add(desk: Desk, key: int) -> None:

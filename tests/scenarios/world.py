@@ -23,7 +23,7 @@ from emailerctl.models.lifecycle import Cause, OnUnknown, State
 from emailerctl.models.message import MessageView, Receipt, RecipientView
 from emailerctl.models.page import EventFilter, MessageFilter
 from emailerctl.settings import load
-from emailerctl.store import sqlite
+from emailerctl.store import migrations, sqlite
 from emailerctl.store.base import Pause, Suppression, Verb
 from emailerctl.wiring import App
 from tests.scenarios.processes import STARTED_WITHIN_S, Daemon, eventually
@@ -423,7 +423,7 @@ async def create_world(
     """Create a store and open it; end everything afterwards."""
     world = World(folder, hops, overrides)
     settings = load(world.config, environ={})
-    wiring.migrate(settings)
+    migrations.migrate(settings.store.path)
     async with wiring.open_app(settings) as app:
         world.app = app
         try:
