@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -88,6 +88,7 @@ class Loop:
         self._on_change = on_change
         self._wake = wake
         self._attempts: dict[asyncio.Task[None], Attempt | None] = {}
+        self._settling: set[asyncio.Task[None]] = set()
         self._freed = asyncio.Event()
         self.has_failed = False
         self._stopping = asyncio.Event()
@@ -184,25 +185,38 @@ class Loop:
                 attempt = Attempt(lane.waiting.popleft(), started_ms=self._clock.now_ms())
                 if task is not None:
                     self._attempts[task] = attempt
+                settling = None
                 try:
-                    await self._deliver(attempt)
+                    settling = await self._hand_over(attempt)
                 finally:
-                    self._finish(lane)
-        except Exception:  # noqa: BLE001  (see `has_failed`)
-            _log.exception(
-                "an outcome could not be settled: ending, so that it is not forgotten"
-            )
-            self.has_failed = True
-            self._stopping.set()
+                    if settling is None:
+                        self._finish(lane)
+                if settling is not None:  # its commit is not waited for: the connection is free
+                    self._settle(lane, settling)
         finally:
             lane.running -= 1
 
-    async def _deliver(self, attempt: Attempt) -> None:
+    async def _hand_over(self, attempt: Attempt) -> Coroutine[None, None, None] | None:
         try:
-            await self._delivery.deliver(attempt)
+            return await self._delivery.hand_over(attempt)
         except Exception as error:  # noqa: BLE001  (the loop goes on, whatever one message does)
             _log.exception("delivery of message %s failed", attempt.claim.message_id)
-            await self._delivery.fail(attempt, error)
+            return self._delivery.fail(attempt, error)
+
+    def _settle(self, lane: _Lane, settling: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(settling)
+        self._settling.add(task)
+
+        def finish(_task: "asyncio.Task[None]") -> None:
+            self._settling.discard(task)
+            self._finish(lane)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:
+                _log.error("an outcome could not be settled: ending", exc_info=error)
+                self.has_failed = True
+                self._stopping.set()
+
+        task.add_done_callback(finish)
 
     def _finish(self, lane: _Lane) -> None:
         had_room = lane.room > 0
@@ -247,5 +261,10 @@ class Loop:
         await self._wait(within)
 
     async def _wait(self, within: timedelta) -> None:
-        if self._attempts:
-            await asyncio.wait(set(self._attempts), timeout=within.total_seconds())
+        """Wait for attempts to end, and for their outcomes to be written."""
+        end_s = self._clock.boot_ms() / 1000 + within.total_seconds()
+        while self._attempts or self._settling:
+            left_s = end_s - self._clock.boot_ms() / 1000
+            if left_s <= 0:
+                return
+            await asyncio.wait({*self._attempts, *self._settling}, timeout=left_s)

@@ -8,7 +8,7 @@ marks and settlements that wait at the same moment share a commit.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
@@ -98,15 +98,21 @@ class Delivery:
         self._on_unwritten = on_unwritten
 
     async def deliver(self, attempt: Attempt) -> None:
-        """Attempt a claimed message once and write what came of it.
+        """Attempt a claimed message once and write what came of it."""
+        settling = await self.hand_over(attempt)
+        if settling is not None:
+            await asyncio.shield(settling)
 
-        Cancelling it before the mark gives the claim back; after it the attempt is settled as
-        unanswered.
+    async def hand_over(self, attempt: Attempt) -> Coroutine[None, None, None] | None:
+        """Attempt a claimed message once; return what writes the outcome, to be awaited.
+
+        The next hop is free meanwhile.  None: nothing is left to write.  Cancelling it before
+        the mark gives the claim back; after it the outcome is that nobody answered.
         """
         claim = attempt.claim
         if self._is_expired(claim):
             await self._abandon(claim, Reason.EXPIRED)
-            return
+            return None
         chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
         index = self._find_open(claim, chain)
         if index is None:
@@ -114,13 +120,13 @@ class Delivery:
             index = self._find_open(claim, chain)
         if index is None:
             await self._park(claim, chain)
-            return
+            return None
         raw = (
             claim.raw if claim.raw is not None else await self._store.load_raw(claim.message_id)
         )
         if raw is None:
             await self._abandon(claim, Reason.EXPIRED)
-            return
+            return None
         hop = self._hops[chain[index]]
         try:
             sending = await hop.provider.send(
@@ -130,11 +136,11 @@ class Delivery:
         except MarkRefused:
             if attempt.is_mark_unwritten:
                 await self._give_back(claim, chain, index)
-            return  # otherwise the store has the lease back, and wrote what became of it
+            return None  # otherwise the store has the lease back, and wrote what became of it
         except asyncio.CancelledError:
             await asyncio.shield(self._give_back(claim, chain, index))
             raise
-        await asyncio.shield(self._settle(attempt, hop, chain, index, sending))
+        return self._settle(attempt, hop, chain, index, sending)
 
     def _find_open(self, claim: Claim, chain: Sequence[str]) -> int | None:
         """Return the next hop to try: from the message's place in the chain on, or any."""

@@ -4,7 +4,7 @@ No verb takes or returns a row, a cursor or SQL.  Moments are integer millisecon
 the wall clock, `boot_ms` the boot clock (leases only).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -358,7 +358,7 @@ class Store(Protocol):
         """Return the bytes of a message, or None where retention removed them."""
         ...
 
-    async def mark(
+    def mark(
         self,
         claim: Claim,
         accepted: Collection[int],
@@ -368,7 +368,7 @@ class Store(Protocol):
         boot_ms: int,
         final_reply_ms: int,
         may_expire: bool = True,
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """Commit the point of no return for *accepted*, all or nothing.
 
         False: the lease is lost, or a recipient was cancelled, held, suppressed or expired

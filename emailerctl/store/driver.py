@@ -1,5 +1,6 @@
 """What a database driver must know: how to connect, and how to run work in a transaction."""
 
+from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
@@ -62,8 +63,8 @@ class Batch(Protocol[T]):
 class Driver(Protocol):
     """One database.  It knows no table."""
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        """Run *work* in a transaction of the writer and return after the sync.
+    def write(self, work: Callable[[Tx], T]) -> "Future[T]":
+        """Run *work* in a transaction of the writer; the future has its result after the sync.
 
         Work that waits while a commit runs shares the next one, each under its own savepoint.
         """

@@ -234,8 +234,8 @@ class SqliteDriver:
         )
         self._writer.start()
 
-    async def write(self, work: Callable[[Tx], T]) -> T:
-        """Run *work* in the next group and return after its sync."""
+    def write(self, work: Callable[[Tx], T]) -> "asyncio.Future[T]":
+        """Run *work* in the next group; the future has its result after the sync."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         with self._wakeup:
             if self._is_closing or self._broken is not None:
@@ -243,8 +243,7 @@ class SqliteDriver:
             self._waiting.append(_Unit(work, future))
             if len(self._waiting) == 1:
                 self._wakeup.notify()
-        result: T = await future
-        return result
+        return future
 
     @property
     def is_broken(self) -> bool:

@@ -4,7 +4,7 @@ The functions given to the driver are ordinary synchronous functions of a transa
 by subject in the files beside this one; they run on the driver's thread.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import cast
@@ -104,7 +104,7 @@ class SqlStore:
         row = await self.driver.read(lambda tx: tx.one(sql.RAW, {"message_id": message_id}))
         return cast("bytes", row[0]) if row else None
 
-    async def mark(
+    def mark(
         self,
         claim: Claim,
         accepted: Collection[int],
@@ -114,9 +114,9 @@ class SqlStore:
         boot_ms: int,
         final_reply_ms: int,
         may_expire: bool = True,
-    ) -> bool:
+    ) -> Awaitable[bool]:
         """Commit the point of no return for *accepted*, all or nothing."""
-        return await self.driver.write(
+        return self.driver.write(
             Marking(
                 claim,
                 frozenset(accepted),

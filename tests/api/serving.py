@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -15,12 +16,14 @@ import httpx
 import pysqlite3
 
 from daemons.api import main
+from emailerctl.errors import EmailerError
 from emailerctl.settings import Settings, load
 from emailerctl.store import sqlite
 
 ROOT = Path(__file__).resolve().parents[2]
 START_WITHIN_S = 15
 _BREAK = "EMAILER_TEST_BREAK"
+_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a client would load all certificates anew
 
 
 class BrokenDisk:
@@ -94,6 +97,7 @@ class ApiProcess:
             headers={"Authorization": f"Bearer {token}", "Connection": "close"},
             timeout=10,
             trust_env=False,
+            verify=_NO_TLS,
         )
 
     def signal(self, number: signal.Signals) -> None:
@@ -139,7 +143,11 @@ def _serve() -> int:
 
     environ = {k: v for k, v in os.environ.items() if k != _BREAK}
     settings = load(environ=environ)
-    return main.run(settings, host="127.0.0.1", port=port, workers=workers, ready=say)
+    try:
+        return main.run(settings, host="127.0.0.1", port=port, workers=workers, ready=say)
+    except EmailerError as error:
+        sys.stderr.write(f"{error.detail} ({error.cure})\n")
+        return error.exit_code
 
 
 def until(holds: Callable[[], bool], *, within_s: float = 10) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from emailerctl.store.base import Store
 from emailerctl.store.driver import Driver, Tx
+from emailerctl.store.together import Adding
 
 VERBS = ("add", "claim", "mark", "settle", "testify", "give_back", "renew")
 
@@ -95,7 +96,7 @@ class DyingDriver:
         return getattr(self._driver, name)
 
     async def write(self, work: Callable[[Tx], Any]) -> Any:
-        is_add = "SqlStore.add." in work.__qualname__
+        is_add = isinstance(work, Adding)
 
         def work_and_die(tx: Tx) -> Any:
             result = work(tx)
