@@ -28,7 +28,12 @@ class EmailerError(Exception):
     hint: ClassVar[str] = ""
 
     def __init__(
-        self, detail: str, *, hint: str = "", retry_after_s: int | None = None, **members: object
+        self,
+        detail: str,
+        *,
+        hint: str = "",
+        retry_after_s: int | None = None,
+        **members: object,
     ) -> None:
         """Say *detail* to the caller; *members* are further members of the problem document."""
         super().__init__(detail)
@@ -142,7 +147,7 @@ class Invalid(EmailerError):
         """Carry every fault; the sentence names the first few."""
         self.faults: Sequence[Fault] = tuple(faults)
         said = "; ".join(f"{fault.pointer or '/'}: {fault.detail}" for fault in self.faults[:3])
-        more = f" (and {len(self.faults) - 3} more)" if len(self.faults) > 3 else ""  # noqa: PLR2004
+        more = f" (and {len(self.faults) - 3} more)" if len(self.faults) > 3 else ""
         errors = [{"pointer": fault.pointer, "detail": fault.detail} for fault in self.faults]
         super().__init__(detail or said + more, errors=errors)
 

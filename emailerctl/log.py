@@ -137,7 +137,7 @@ class _Writer:
 class _ProcessLog:
     """What `setup` decided."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         descriptor: int,
         *,
@@ -194,7 +194,7 @@ class _ProcessLog:
 _current: _ProcessLog | None = None
 
 
-def setup(  # noqa: PLR0913
+def setup(
     stream: IO[str] | IO[bytes],
     *,
     level: str = "info",

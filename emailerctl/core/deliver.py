@@ -10,6 +10,7 @@ marks and settlements that wait at the same moment share a commit.
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TypeVar
 
@@ -121,9 +122,12 @@ class Delivery:
         if index is None:
             await self._park(claim, chain)
             return None
-        raw = (
-            claim.raw if claim.raw is not None else await self._store.load_raw(claim.message_id)
-        )
+        try:
+            raw = claim.raw or await self._store.load_raw(claim.message_id)
+        except Unavailable as error:  # nothing was asked of a next hop: as if never claimed
+            await self._on_unwritten(error)
+            await self._give_back(claim, chain, index)
+            return None
         if raw is None:
             await self._abandon(claim, Reason.EXPIRED)
             return None
@@ -204,7 +208,10 @@ class Delivery:
         name = hop.provider.name
         for outcome in sending.outcomes.values():
             if outcome.alarm is not None:
-                await self._raise_alarm(name, outcome.alarm, outcome.reply)
+                alarm, reply = outcome.alarm, outcome.reply
+                self._on_alarm(name, alarm, reply)
+                if alarm is Alarm.CREDENTIALS:
+                    await self._persist(partial(self._standing.pause, name, alarm, reply))
                 break
         decision = decide(
             sending.outcomes,
@@ -234,7 +241,7 @@ class Delivery:
         if not is_ours and attempt.marked:
             await self._persist(lambda: self._store.testify(claim, result, now_ms=now_ms))
         for n, cause in sending.reported.items():
-            await self._report(claim, n, cause, name, now_ms)
+            await self._persist(partial(self._report, claim, n, cause, name, now_ms))
 
     async def fail(self, attempt: Attempt, error: Exception) -> None:
         """Settle an attempt that ended in a bug of ours: unknown if marked, later if not."""
@@ -268,11 +275,6 @@ class Delivery:
                 cause, now_ms=now_ms, message_id=claim.message_id, n=n, provider=provider
             )
 
-    async def _raise_alarm(self, name: str, alarm: Alarm, reply: str) -> None:
-        self._on_alarm(name, alarm, reply)
-        if alarm is Alarm.CREDENTIALS:
-            await self._standing.pause(name, alarm, reply)
-
     async def _abandon(self, claim: Claim, reason: Reason) -> None:
         """Give up before anything was asked of a next hop."""
         settlement = Settlement(cause=Cause.ABANDONED, reason=reason)
@@ -304,7 +306,7 @@ class Delivery:
             return
         wait_ms = _PARKED_MS + round(_PARKED_MS * self._rng.random())
         due_ms = now_ms + wait_ms
-        if claim.expires_ms is not None:
+        if claim.expires_ms is not None and claim.expires_ms > now_ms:
             due_ms = min(due_ms, claim.expires_ms)
         await self._release(
             claim, due_ms, WaitingFor.NEXT_HOP, next_hop=chain[0] if chain else "", index=0

@@ -57,8 +57,8 @@ class Standing:
             actor="consumer",
             settings_hash=self._settings_hashes.get(name, ""),
         )
-        self._hops[name] = hop
         await self._store.set_next_hop(hop)
+        self._hops[name] = hop
 
     def is_open(self, name: str) -> bool:
         """Return whether *name* takes mail."""

@@ -185,7 +185,10 @@ async def rotate(
     minted = Minted(*_mint(fresh, rng))
     # A crash between the two leaves the old one alive, which locks nobody out.
     await store.add_token(minted.token, is_rotation=True)
-    await store.end_token(token.token_id, at_ms=now_ms + overlap_ms)
+    if overlap_ms:
+        await store.expire_token(token.token_id, at_ms=now_ms + overlap_ms)
+    else:
+        await store.end_token(token.token_id, at_ms=now_ms)
     return minted
 
 

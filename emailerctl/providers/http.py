@@ -376,21 +376,20 @@ class _Stream(httpcore.AsyncNetworkStream):
         self._inner = inner
         self._early = b""
         self._has_ended = False
-        self._last_wire: _Wire | None = None
-        self.exchanges = 0
+        self._has_served = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
         if self._early:
             data, self._early = self._early[:max_bytes], self._early[max_bytes:]
-            return data
-        return b"" if self._has_ended else await self._inner.read(max_bytes, timeout)
+        else:
+            data = b"" if self._has_ended else await self._inner.read(max_bytes, timeout)
+        self._has_served = self._has_served or bool(data)
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
         wire = _WIRE.get()
-        if wire is not None and wire is not self._last_wire:
-            self._last_wire = wire
-            self.exchanges += 1
-            wire.stream = self
+        if wire is not None and wire.stream is None:
+            wire.stream, wire.is_kept = self, self._has_served
         await self._inner.write(buffer, timeout)
 
     async def has_answer(self) -> bool:
@@ -452,14 +451,10 @@ class _Wire(httpx.AsyncByteStream):
         self._deadline_boot_ms = deadline_boot_ms
         self.timer: asyncio.Timeout | None = None
         self.stream: _Stream | None = None
+        self.is_kept = False  # the connection had served another request before
         self.is_asked = False
         self.is_complete = False  # the last byte may have left
         self.answer: Answer | None = None
-
-    @property
-    def is_kept(self) -> bool:
-        """Return whether the connection had served another request before."""
-        return self.stream is not None and self.stream.exchanges > 1
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         last = len(self._body) - 1

@@ -161,6 +161,9 @@ def _about(outcome: Outcome, party: Party) -> Outcome:
 
 # 4 send: the only part that touches the network
 
+_EVENTS = 300  # of one answer, at most
+_ASKED_ONE_BY_ONE = 20  # of the rest it is not found out
+
 
 class Mailgun(HttpNextHop[MailgunSettings]):
     """The adapter: build, exchange, classify."""
@@ -177,26 +180,43 @@ class Mailgun(HttpNextHop[MailgunSettings]):
         return classify(answer, request.carries)
 
     async def look_up(self, wanted: LookUp) -> Mapping[int, Finding]:
-        """Ask the events API for the message's events, by its Message-ID."""
+        """Ask the events API: by Message-ID, then for whom that missed by address.
+
+        Our variable decides in either: a "no" must not hang on a Message-ID that was rewritten.
+        """
+        events = await self._list_events(wanted, ("message-id", wanted.message_id_header))
+        if events is None:
+            return {}
+        found = dict(read_events(events, wanted))
+        missing = [r for r in wanted.recipients if not found[r.n].is_there]
+        for recipient in missing:
+            del found[recipient.n]
+        for recipient in missing[:_ASKED_ONE_BY_ONE]:
+            events = await self._list_events(wanted, ("recipient", recipient.address))
+            if events is not None:
+                found[recipient.n] = read_events(events, wanted)[recipient.n]
+        return found
+
+    async def _list_events(self, wanted: LookUp, by: tuple[str, str]) -> list[Any] | None:
+        """Return the events since the attempt; None where they can't be had, or not all."""
         request = Request(
             method="GET",
             path=f"/v3/{quote(self.settings.domain)}/events",
             query=(
-                ("message-id", wanted.message_id_header.strip("<>")),
+                by,
                 ("begin", str(wanted.since_ms // 1000 - 60)),  # their clock is not ours
                 ("ascending", "yes"),
-                ("limit", "300"),
+                ("limit", str(_EVENTS)),
             ),
             headers={"Authorization": _authorize(self.settings)},
         )
         try:
             answer = await self.client.ask(request)
         except Unreachable:
-            return {}
+            return None
         items = answer.json.get("items")
-        if answer.status != 200 or not isinstance(items, list):
-            return {}
-        return read_events(items, wanted)
+        is_list = answer.status == 200 and isinstance(items, list)
+        return items if is_list and len(items) < _EVENTS else None
 
     async def check(self) -> list[CheckResult]:
         """Ask for the domain: GET /v4/domains/{name}."""

@@ -174,9 +174,10 @@ _ABOUT_THE_NEXT_HOP = frozenset(
         1235,  # message stream archived or of the wrong kind
     }
 )
-# 200 where only some recipients were taken, 406 where none was.
-_INACTIVE = re.compile(r"inactive addresses: (?P<addresses>.*?)(?:\. |\.?$)", re.DOTALL)
+# What names them, in a 200 that took only some recipients and in a 406 that took none.
+_INACTIVE = "inactive addresses:"
 _ILLEGAL_RECIPIENT = re.compile(r"'(?:To|Cc|Bcc)'|recipient", re.IGNORECASE)
+_BETWEEN_WORDS = re.compile(r"[\s'\",;:<>()]+")
 
 
 def classify(
@@ -194,25 +195,21 @@ def classify(
         answer, definite={503} if is_down else (), says=said, provider_id=provider_id
     )
     if outcome.kind is Kind.ACCEPTED:
-        named = _find_named(_INACTIVE, says, carries)
+        named = _find_named(says.partition(_INACTIVE)[2], carries)
         return _tell_apart(outcome, carries, named, refused=_refuse(outcome))
     if answer.status == 422 and code in _ABOUT_THE_NEXT_HOP:
         return replace(outcome, party=Party.NEXT_HOP)
     if answer.status == 422 and code == _INACTIVE_RECIPIENT:
-        return _blame(outcome, carries, _find_named(_INACTIVE, says, carries))
+        return _blame(outcome, carries, _find_named(says.partition(_INACTIVE)[2], carries))
     if answer.status == 422 and code == _INVALID_REQUEST and _ILLEGAL_RECIPIENT.search(says):
-        return _blame(outcome, carries, {r.n for r in carries if r.address in says})
+        return _blame(outcome, carries, _find_named(says, carries))
     return outcome
 
 
-def _find_named(
-    pattern: re.Pattern[str], says: str, carries: tuple[EnvelopeRecipient, ...]
-) -> set[int]:
-    found = pattern.search(says + " ")
-    if found is None:
-        return set()
-    addresses = {word.strip(" .").casefold() for word in found["addresses"].split(",")}
-    return {r.n for r in carries if r.address.casefold() in addresses}
+def _find_named(says: str, carries: tuple[EnvelopeRecipient, ...]) -> set[int]:
+    """Return the recipients whose addresses are words of *says*; Postmark writes lower case."""
+    words = {word.strip(".") for word in _BETWEEN_WORDS.split(says.casefold())}
+    return {r.n for r in carries if r.address.casefold() in words}
 
 
 def _blame(

@@ -53,8 +53,9 @@ def _check_token(tx: Tx, message: NewMessage, now_ms: int) -> None:
     if not message.token_id or message.token_epoch == read_epoch(tx):
         return
     row = tx.one(sql.TOKEN_ENDS, {"token_id": message.token_id})
-    ends = [cast("int", end) for end in row if end is not None] if row else [0]
-    if any(end <= now_ms for end in ends):
+    expires_ms, revoked_ms = cast("tuple[int | None, int | None]", row or (0, 0))
+    # A revocation counts from its commit on, whenever the request began.
+    if revoked_ms is not None or (expires_ms is not None and expires_ms <= now_ms):
         raise Unauthorized("the token was revoked")
 
 

@@ -90,10 +90,16 @@ def load_tokens(tx: Tx) -> tuple[int, list[Token]]:
 
 
 def end_token(tx: Tx, token_id: int, at_ms: int) -> None:
-    """Revoke a token now or later."""
+    """Revoke a token: whatever is committed from now on is refused."""
     if tx.one(sql.TOKEN_ENDS, {"token_id": token_id}) is None:
         raise NotFound("there is no such token")
     tx.run(sql.END_TOKEN, {"token_id": token_id, "at": at_ms})
+    _advance_epoch(tx)
+
+
+def expire_token(tx: Tx, token_id: int, at_ms: int) -> None:
+    """Let a token expire at *at_ms*, or when it would anyway if that is sooner."""
+    tx.run(sql.EXPIRE_TOKEN, {"token_id": token_id, "at": at_ms})
     _advance_epoch(tx)
 
 

@@ -578,7 +578,14 @@ class Store(Protocol):
         ...
 
     async def end_token(self, token_id: int, *, at_ms: int) -> None:
-        """Revoke a token at *at_ms*: now, or later for a rotation with overlap."""
+        """Revoke a token at once; *at_ms* is when, for the record.
+
+        A request that was authenticated before and commits after is refused (F-IN-14).
+        """
+        ...
+
+    async def expire_token(self, token_id: int, *, at_ms: int) -> None:
+        """Let a token expire at *at_ms*, if it would not sooner (a rotation's overlap)."""
         ...
 
     async def touch_tokens(self, used: Mapping[int, int]) -> None:

@@ -434,8 +434,12 @@ class SqlStore:
         return await self.driver.read(accepting.read_epoch)
 
     async def end_token(self, token_id: int, *, at_ms: int) -> None:
-        """Revoke a token at *at_ms*: now, or later for a rotation with overlap."""
+        """Revoke a token at once; *at_ms* is when, for the record."""
         await self.driver.write(lambda tx: administering.end_token(tx, token_id, at_ms))
+
+    async def expire_token(self, token_id: int, *, at_ms: int) -> None:
+        """Let a token expire at *at_ms*, if it would not sooner."""
+        await self.driver.write(lambda tx: administering.expire_token(tx, token_id, at_ms))
 
     async def touch_tokens(self, used: Mapping[int, int]) -> None:
         """Write when tokens were last used (token id -> moment)."""

@@ -517,6 +517,11 @@ END_TOKEN = """
      WHERE id = :token_id AND (revoked_at IS NULL OR revoked_at > :at)
 """
 
+EXPIRE_TOKEN = """
+    UPDATE tokens SET expires_at = :at
+     WHERE id = :token_id AND (expires_at IS NULL OR expires_at > :at)
+"""
+
 TOUCH_TOKEN = """
     UPDATE tokens SET last_used_at = :at
      WHERE id = :token_id AND (last_used_at IS NULL OR last_used_at < :at)

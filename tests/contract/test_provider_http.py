@@ -10,6 +10,7 @@ import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -459,7 +460,10 @@ async def test_f_pr_09_a_redirect_is_never_followed(
 # All at once
 
 DEFINITE = ["refuse", "unauthorized", "redirect", "wait-huge", "s400-before", "early-429"]
+# The last byte may have left before the early end was seen, so these may be doubtful too.
 DOUBTFUL = [
+    "early-close",
+    "early-reset",
     "silent-after",
     "silent-before",
     "reset-after",
@@ -474,10 +478,10 @@ async def test_under_every_fault_at_once_nothing_is_said_that_is_not_so(
     providers: ProviderServer, kind: str
 ) -> None:
     """Over shared connections, in no order: no answer goes to another's question."""
-    wishes = [*DEFINITE, *DOUBTFUL, *TAKEN, "early-close", "early-reset"] * 5
+    wishes = [*DEFINITE, *DOUBTFUL, *TAKEN] * 3
     Random(1).shuffle(wishes)
     messages = [build_message(wish, within_ms=60_000) for wish in wishes]
-    async with opened(kind, providers, final_reply="2s") as hop:
+    async with opened(kind, providers, final_reply="1500ms") as hop:
         sendings = await asyncio.gather(*(hop.send(message, Marker()) for message in messages))
 
     copies = Counter(copy["public_id"] for copy in providers.journal())
@@ -561,3 +565,16 @@ def test_every_kind_has_a_dialect() -> None:
     from emailerctl.providers.registry import KINDS
 
     assert set(DIALECTS) == set(KINDS) - {"smtp", "sandbox"}
+
+
+async def test_a_look_up_of_mailgun_does_not_hang_on_the_message_id(
+    providers: ProviderServer,
+) -> None:
+    """Were it rewritten on the way, a "no" would lead to a second copy."""
+    async with opened("mailgun", providers, final_reply="200ms") as hop:
+        assert isinstance(hop, CanLookUp)
+        taken = await send(providers, hop, "silent-after", "ok")
+        question = replace(build_look_up(taken.outgoing), message_id_header="other@example.org")
+        findings = await hop.look_up(question)
+
+    assert [findings[n].is_there for n in (0, 1)] == [True, True]

@@ -203,7 +203,11 @@ async def test_a_loop_that_was_closed_meanwhile_is_no_hindrance(desk: Desk) -> N
 
     def leave_and_go() -> None:
         loop = asyncio.new_event_loop()
-        task = loop.create_task(desk.driver.write(leave("gone")))  # type: ignore[arg-type]
+
+        async def leave_it() -> None:
+            await desk.driver.write(leave("gone"))  # type: ignore[arg-type]
+
+        task = loop.create_task(leave_it())
         loop.run_until_complete(asyncio.sleep(0))
         task.cancel()
         loop.run_until_complete(asyncio.gather(task, return_exceptions=True))

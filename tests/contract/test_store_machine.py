@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from emailerctl.errors import EmailerError
-from emailerctl.models.lifecycle import Cause, OnUnknown, State, WaitingFor
+from emailerctl.models.lifecycle import FINAL, Cause, OnUnknown, State, WaitingFor
 from emailerctl.store.base import Claim, Resolution, Verb
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
@@ -70,9 +70,7 @@ class Play:
         self.marked: list[tuple[int, Claim, tuple[int, ...]]] = []
         self.lost: list[tuple[Claim, tuple[int, ...]]] = []
         self._seen_to = 0
-        self._unanswered_for: set[tuple[int, str]] = (
-            set()
-        )  # marked, and no word that allows more
+        self._last_marks: dict[tuple[int, str], int | None] = {}  # until more is allowed
 
     async def _open(self, path: Path) -> None:
         store = SqlStore(SqliteDriver(path), rng=Random(1), grace_ms=GRACE_MS)
@@ -101,6 +99,19 @@ class Play:
         self._run(self._loop.shutdown_default_executor())
         self._loop.close()
         shutil.rmtree(self._folder)
+
+    def accept(self, pick: Pick) -> None:
+        """Have a new message in the place of one of which nothing more is to be expected."""
+        for place, message_id in enumerate(self._ids):
+            if set(self._run(self.desk.states(message_id))) <= FINAL:
+                policy = pick(list(OnUnknown))
+                addresses = [f"user{n}@example.org" for n in range(pick([1, 2, 2]))]
+                lives_for_ms = pick([None, None, 60_000, 3_600_000])
+                expires_ms = lives_for_ms and self.desk.clock.now_ms() + lives_for_ms
+                adding = self.desk.add(*addresses, on_unknown=policy, expires_ms=expires_ms)
+                self._ids[place] = self._run(adding)
+                self._policies[self._ids[place]] = policy
+                return
 
     # consumers
 
@@ -211,18 +222,21 @@ class Play:
             who = (event.message_id, event.recipient)
             if event.type == "recipient.marked":
                 assert (event.from_state, event.to_state) == (State.QUEUED, State.SENDING)
-                assert who not in self._unanswered_for, f"{event} is a second copy"
-                self._unanswered_for.add(who)
+                assert who not in self._last_marks, f"{event} is a second copy"
+                self._last_marks[who] = event.attempt
             elif event.type in ALLOWING and event.from_state is not event.to_state:
                 if event.type == "recipient.resent" and event.data["actor"] == "policy":
                     assert self._policies[event.message_id] is OnUnknown.RESEND
-                self._unanswered_for.discard(who)
+                # A word about an earlier attempt says nothing about the last one.
+                if event.attempt in (None, self._last_marks.get(who)):
+                    self._last_marks.pop(who, None)
         rows = self.desk.rows("SELECT lease_owner, due_at FROM work")
         for owner, due_ms in rows:
             assert owner in self._consumers if owner is not None else due_ms < 2**43
 
 
 VERBS = {
+    Play.accept: 3,
     Play.claim: 5,
     Play.proceed: 6,
     Play.answer: 3,
@@ -289,7 +303,7 @@ def test_long_walks_break_nothing(stores: Stores, seed: int) -> None:
     policies = [OnUnknown.ASK, rng.choice(list(OnUnknown))]
     play = Play(stores, policies, rng.choice([None, None, 3_600_000]))
     try:
-        for verb in rng.choices(list(VERBS), list(VERBS.values()), k=400):
+        for verb in rng.choices(list(VERBS), list(VERBS.values()), k=600):
             verb(play, rng.choice)
             play.check()
     finally:

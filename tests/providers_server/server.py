@@ -172,7 +172,9 @@ class Exchange:
             self._writer.close()
             await self._writer.wait_closed()
         else:
-            await self._write(Reply(int(what), {"message": "early", "Message": "early"}))
+            close = {"Connection": "close"}
+            body = {"message": "early", "Message": "early"}
+            await self._write(Reply(int(what), body, close))
         self._server.tell("was_early", wish, tag)
         if what not in {"reset", "close"} and await self._reader.read():
             self._server.tell("last_byte_all_the_same", wish, tag)

@@ -2,13 +2,10 @@
 
 import asyncio
 
-import pytest
-
 from tests.scenarios.client import build_body, create_client, start_api
 from tests.scenarios.world import World
 
 
-@pytest.mark.xfail(reason="the commit compares with the time at which the request asked for it")
 async def test_the_commit_looks_again(world: World) -> None:
     """F-IN-14: authenticated, revoked, committed: in this order it is a 401, nothing stored."""
     async with create_client(world) as client:

@@ -561,7 +561,6 @@ async def test_a_word_beyond_the_acceptance_is_written_after_it(
 # the store has no time for what is written beside the outcome
 
 
-@pytest.mark.xfail(raises=StoreBusy, reason="what is written beside the outcome is not kept")
 async def test_credentials_refused_while_the_store_is_busy_charge_nobody(
     office: Office,
 ) -> None:
@@ -577,7 +576,6 @@ async def test_credentials_refused_while_the_store_is_busy_charge_nobody(
     assert attempt.reply == "535 no"
 
 
-@pytest.mark.xfail(raises=StoreBusy, reason="what is written beside the outcome is not kept")
 async def test_a_word_of_the_next_hop_is_kept_while_the_store_is_busy(office: Office) -> None:
     """F-CO-05."""
     message_id = await office.desk.add()
@@ -589,7 +587,6 @@ async def test_a_word_of_the_next_hop_is_kept_while_the_store_is_busy(office: Of
     assert await office.desk.state(message_id) is State.DELIVERED
 
 
-@pytest.mark.xfail(raises=StoreBusy, reason="a busy store is taken for a bug")
 async def test_bytes_that_cannot_be_read_now_charge_nobody(office: Office) -> None:
     message_id = await office.desk.add(raw=b"x" * 300_000)
     office.store.trouble("load_raw")
@@ -600,7 +597,6 @@ async def test_bytes_that_cannot_be_read_now_charge_nobody(office: Office) -> No
     assert await office.desk.due() == (message_id,)
 
 
-@pytest.mark.xfail(reason="due at once, again and again, until the clock is believed")
 async def test_after_a_jump_of_the_clock_a_shut_chain_is_looked_at_now_and_then(
     office: Office,
 ) -> None:

@@ -162,6 +162,7 @@ MEANINGS = {
     "sender unconfirmed": (Kind.PERMANENT, Party.NEXT_HOP),
     "no credits": (Kind.PERMANENT, Party.NEXT_HOP),
     "inactive": (Kind.PERMANENT, Party.RECIPIENT),
+    "inactive, on lines": (Kind.PERMANENT, Party.RECIPIENT),
     "forbidden attachment": (Kind.PERMANENT, Party.MESSAGE),
     "account pending": (Kind.PERMANENT, Party.NEXT_HOP),
     "no such stream": (Kind.PERMANENT, Party.NEXT_HOP),
@@ -209,7 +210,7 @@ def test_inactive_ones_are_refused_and_the_others_taken() -> None:
     assert outcomes[1].provider_message_id == "0a129aee-e1cd-480d-b08d-4f48548ff48d"
 
 
-@pytest.mark.parametrize("name", ["inactive", "invalid to"])
+@pytest.mark.parametrize("name", ["inactive", "inactive, on lines", "invalid to"])
 def test_the_others_go_again_at_once_without_the_refused_one(name: str) -> None:
     outcomes = judge(name, BOTH)
 
@@ -219,7 +220,7 @@ def test_the_others_go_again_at_once_without_the_refused_one(name: str) -> None:
 
 
 def test_a_refusal_that_names_nobody_is_the_messages() -> None:
-    strangers = recipients("x@example.org", "y@example.org")
+    strangers = recipients("xbob@example.org", "y@example.org")  # one ends like a named one
 
     assert {o.party for o in judge("inactive", strangers).values()} == {Party.MESSAGE}
     assert {o.kind for o in judge("inactive", strangers).values()} == {Kind.PERMANENT}

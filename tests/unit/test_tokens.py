@@ -224,7 +224,7 @@ async def test_a_limit_of_a_later_version_makes_a_token_useless_here(
 ) -> None:
     """A limit that is not understood must not be ignored."""
     minted = await token()
-    app.driver._connection.execute("UPDATE tokens SET limits = '{\"moon_phase\": \"full\"}'")
+    app.driver._connection.execute('UPDATE tokens SET limits = \'{"moon_phase": "full"}\'')
 
     with pytest.raises(Unauthorized):
         await book.authenticate(minted.text, remote=HERE)
@@ -356,7 +356,11 @@ def test_a_token_without_scopes_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "kept"),
     [
-        ("from_domains", ["Example.ORG", "bücher.example"], ["example.org", "xn--bcher-kva.example"]),
+        (
+            "from_domains",
+            ["Example.ORG", "bücher.example"],
+            ["example.org", "xn--bcher-kva.example"],
+        ),
         ("from_domains", "example.org", ["example.org"]),
         ("recipients", ["*@example.org", "*"], ["*@example.org", "*"]),
         ("fixed_to", ["Ann@example.org"], ["Ann@example.org"]),

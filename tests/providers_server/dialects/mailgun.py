@@ -31,7 +31,8 @@ def ask(asked: Asked, journal: list[dict[str, Any]]) -> Reply:
         return Reply(404, {"message": "not found"})
     if not asked.query.get("begin", "").isdecimal():
         return Reply(400, {"message": "begin is no timestamp"})
-    wanted = asked.query["message-id"].partition("@")[0]
+    wanted = asked.query.get("message-id", "").partition("@")[0]
+    recipient = asked.query.get("recipient", "")
     items = [
         {
             "event": "accepted",
@@ -42,10 +43,10 @@ def ask(asked: Asked, journal: list[dict[str, Any]]) -> Reply:
                 "emailer_id": copy["public_id"],
                 "emailer_attempt": str(copy["attempt"]),
             },
-            "message": {"headers": {"message-id": asked.query["message-id"]}},
+            "message": {"headers": {"message-id": f"{copy['public_id']}@example.org"}},
         }
         for copy in journal
-        if copy["public_id"] == wanted
+        if copy["recipient"] == recipient or copy["public_id"] == wanted
     ]
     return Reply(200, {"items": items, "paging": {"next": "", "previous": ""}})
 
