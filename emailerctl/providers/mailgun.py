@@ -215,8 +215,9 @@ class Mailgun(HttpNextHop[MailgunSettings]):
         except Unreachable:
             return None
         items = answer.json.get("items")
-        is_list = answer.status == 200 and isinstance(items, list)
-        return items if is_list and len(items) < _EVENTS else None
+        if answer.status != 200 or not isinstance(items, list) or len(items) >= _EVENTS:
+            return None
+        return items
 
     async def check(self) -> list[CheckResult]:
         """Ask for the domain: GET /v4/domains/{name}."""

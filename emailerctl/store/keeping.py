@@ -1,5 +1,6 @@
 """Keeping house: retention in small batches; the search tables, filled from the event log."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from emailerctl.models.ids import first_id_at
@@ -37,15 +38,34 @@ def _ids(tx: Tx, statement: str, before_ms: int, limit: int) -> list[int]:
     return [row[0] for row in rows]
 
 
-def index(tx: Tx, *, limit: int) -> int:
-    """Fill the search tables with the next *limit* accepted messages of the event log."""
+@dataclass(frozen=True, slots=True)
+class Unindexed:
+    """The next messages for the search tables, read before anything is locked for writing."""
+
+    to_seq: int
+    messages: int
+    rows: list[dict[str, object]]
+
+
+def find_unindexed(tx: Tx, *, limit: int) -> Unindexed | None:
+    """Return the terms of the next *limit* accepted messages of the event log, or None."""
     note: Any = tx.one(sql.NOTE, {"key": reading.INDEXED_TO})
     after = int(note[0]) if note else 0
-    rows: Any = tx.all(sql.ACCEPTED_AFTER, {"after": after, "limit": limit})
-    for _seq, message_id in rows:
+    accepted: Any = tx.all(sql.ACCEPTED_AFTER, {"after": after, "limit": limit})
+    if not accepted:
+        return None
+    rows: list[dict[str, object]] = []
+    for _seq, message_id in accepted:
         view = reading.find_message(tx, message_id, None, with_attempts=False)
-        for term in reading.to_terms(view) if view else ():
-            tx.run(sql.ADD_TERM, {"term": term, "message_id": message_id})
-    if rows:
-        leave_note(tx, reading.INDEXED_TO, str(rows[-1][0]))
-    return len(rows)
+        terms = reading.to_terms(view) if view else ()
+        rows += [{"term": term, "message_id": message_id} for term in terms]
+    return Unindexed(accepted[-1][0], len(accepted), rows)
+
+
+def index(tx: Tx, found: Unindexed) -> None:
+    """Fill the search tables; harmless when another process has been faster."""
+    note: Any = tx.one(sql.NOTE, {"key": reading.INDEXED_TO})
+    if note and int(note[0]) >= found.to_seq:
+        return
+    tx.many(sql.ADD_TERM, found.rows)
+    leave_note(tx, reading.INDEXED_TO, str(found.to_seq))

@@ -203,13 +203,21 @@ def sweep(
         _fire(tx, message_id, n, what, now_ms, max_age_ms)
     done = len(due)
     if hops is not None:
-        done += tx.run(sql.ADOPT_ORPHANS, {"hops": json.dumps(["", *hops])})
+        done += tx.run(sql.ADOPT_ORPHANS, {"hops": _to_names(hops)})
     return done
 
 
-def has_due_timers(tx: Tx, now_ms: int, *, may_expire: bool) -> bool:
-    """Return whether a sweep would find a timer."""
-    return bool(_find_timers(tx, now_ms, 1, may_expire=may_expire))
+def has_something_due(
+    tx: Tx, hops: Sequence[str] | None, now_ms: int, *, may_expire: bool
+) -> bool:
+    """Return whether a sweep would find a timer or an orphan."""
+    if _find_timers(tx, now_ms, 1, may_expire=may_expire):
+        return True
+    return hops is not None and tx.one(sql.ORPHAN, {"hops": _to_names(hops)}) is not None
+
+
+def _to_names(hops: Sequence[str]) -> str:
+    return json.dumps(["", *hops])
 
 
 def _find_timers(tx: Tx, now_ms: int, limit: int, *, may_expire: bool) -> Any:

@@ -276,8 +276,8 @@ class SqlStore:
         self, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
     ) -> int:
         """Fire the timers that fell due; with *hops*, route the work of others anew."""
-        if hops is None and not await self.driver.read(
-            lambda tx: operating.has_due_timers(tx, now_ms, may_expire=may_expire)
+        if not await self.driver.read(
+            lambda tx: operating.has_something_due(tx, hops, now_ms, may_expire=may_expire)
         ):
             return 0  # no commit for nothing
         return await self.driver.write(
@@ -308,7 +308,11 @@ class SqlStore:
 
     async def index(self, *, limit: int) -> int:
         """Fill the search tables from the event log; return how many messages were taken."""
-        return await self.driver.write(lambda tx: keeping.index(tx, limit=limit))
+        found = await self.driver.read(lambda tx: keeping.find_unindexed(tx, limit=limit))
+        if found is None:
+            return 0
+        await self.driver.write(lambda tx: keeping.index(tx, found))
+        return found.messages
 
     # operators
 

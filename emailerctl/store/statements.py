@@ -307,6 +307,11 @@ ADOPT_ORPHANS = """
      WHERE lease_token IS NULL AND next_hop NOT IN (SELECT value FROM json_each(:hops))
 """
 
+ORPHAN = """
+    SELECT 1 FROM work
+     WHERE lease_token IS NULL AND next_hop NOT IN (SELECT value FROM json_each(:hops)) LIMIT 1
+"""
+
 WAKE_PARKED = """
     UPDATE work SET due_at = :now, waiting_for = 'ready'
      WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now

@@ -219,15 +219,18 @@ def test_stop_finishes_what_is_under_way(
             while True:
                 answers.append(post(process, secret).status_code)
 
-    with process.client(secret) as client, ThreadPoolExecutor(4) as pool:
-        with client.stream("GET", "/v1/events/stream") as stream:
-            for _ in range(4):
-                pool.submit(send)
-            until(lambda: len(answers) > 20)
-            process.signal(number)
-            assert process.wait() == 0
-            for _ in stream.iter_raw():
-                pass
+    with (
+        process.client(secret) as client,
+        ThreadPoolExecutor(4) as pool,
+        client.stream("GET", "/v1/events/stream") as stream,
+    ):
+        for _ in range(4):
+            pool.submit(send)
+        until(lambda: len(answers) > 20)
+        process.signal(number)
+        assert process.wait() == 0
+        for _ in stream.iter_raw():
+            pass
 
     assert set(answers) <= {202, 503}
     again = start()

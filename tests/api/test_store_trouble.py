@@ -136,7 +136,7 @@ class BrokenTest(GroupCase):
             ids.add(answer.json["id"])
 
         assert len(ids) == 3
-        assert len(self.fatal) == 1
+        self.wait(self.until(lambda: len(self.fatal) == 1))
         later = self.send()
         assert later.status == 503
 

@@ -201,19 +201,13 @@ async def test_a_loop_that_was_closed_meanwhile_is_no_hindrance(desk: Desk) -> N
     held = asyncio.ensure_future(desk.driver.write(gate))
     await asyncio.to_thread(gate.is_held.wait, 10)
 
-    def leave_and_go() -> None:
-        loop = asyncio.new_event_loop()
+    async def leave_and_go() -> None:
+        desk.driver.write(leave("gone"))  # type: ignore[arg-type]
 
-        async def leave_it() -> None:
-            await desk.driver.write(leave("gone"))  # type: ignore[arg-type]
+    def run_elsewhere() -> None:
+        asyncio.run(leave_and_go())
 
-        task = loop.create_task(leave_it())
-        loop.run_until_complete(asyncio.sleep(0))
-        task.cancel()
-        loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-        loop.close()
-
-    await asyncio.to_thread(leave_and_go)
+    await asyncio.to_thread(run_elsewhere)
     gate.open()
     await held
 
