@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.2  # between two looks for dead consumers
 _RETAIN_AT_ONCE = 500
 _INDEX_AT_ONCE = 500
+_INDEX_BEHIND = 30_000  # events: then the search tables wait no longer for a calm moment
+_CALM_UNITS = 100  # pieces of work a second, of this process's writer
 _CLOCK_NOTE = "clock_offset"
 _ALERT_MAIL_MS = 30_000
 
@@ -48,7 +50,6 @@ class Watch:
     """The background of a daemon.
 
     Args:
-        is_calm: whether there is time for what can wait (search tables).
         alerter: sends the alerts' mails; None where none are to be sent.
     """
 
@@ -58,7 +59,6 @@ class Watch:
         *,
         sweep: Sweep,
         clock_watch: ClockWatch,
-        is_calm: Callable[[], bool],
         alerter: Provider | None,
         duties: tuple[tuple[float, Callable[[], Awaitable[None]]], ...] = (),
     ) -> None:
@@ -66,9 +66,10 @@ class Watch:
         self._app = app
         self._sweep = sweep
         self._clock_watch = clock_watch
-        self._is_calm = is_calm
         self._alerter = alerter
         self._first_seen_ms = app.clock.now_ms()
+        self._indexed_seq = 0
+        self._seen_units = 0
         self._untold: dict[str, tuple[str, str]] = {}  # alert -> (raised or cleared, detail)
         self._duties = [
             _Duty(_TICK_S, self._void),
@@ -110,7 +111,16 @@ class Watch:
         await self._sweep.fire_timers(adopts=True)
 
     async def _index(self) -> None:
-        while self._is_calm() and await self._app.store.index(limit=_INDEX_AT_ONCE):  # noqa: ASYNC110
+        """Fill the search tables when there is time, or when it has waited for long."""
+        units = self._app.driver.sizes.units
+        is_calm = units - self._seen_units < _CALM_UNITS
+        self._seen_units = units
+        last_seq = await self._app.store.last_seq()
+        is_behind = last_seq - self._indexed_seq > _INDEX_BEHIND
+        if not (is_calm or is_behind) or last_seq == self._indexed_seq:
+            return
+        self._indexed_seq = last_seq
+        while await self._app.store.index(limit=_INDEX_AT_ONCE):  # noqa: ASYNC110
             await asyncio.sleep(_TICK_S)  # others write between
 
     async def _retain(self) -> None:
@@ -256,7 +266,6 @@ async def watch_api(app: App) -> None:
         app,
         sweep=build_sweep(app, hops, clock_watch, own_id=None),
         clock_watch=clock_watch,
-        is_calm=lambda: app.driver.backlog == 0,
         alerter=find_alerter(app, hops),
     )
     try:

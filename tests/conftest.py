@@ -1,4 +1,4 @@
-"""What the whole suite shares: time, settings of a throw-away store, the app over it, tokens."""
+"""What the whole suite shares: time, settings of a throw-away store, the app, tokens."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path

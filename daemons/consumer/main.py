@@ -122,7 +122,6 @@ async def consume(
         app,
         sweep=sweep,
         clock_watch=clock_watch,
-        is_calm=lambda: loop.in_flight == 0 and app.driver.backlog == 0,
         alerter=find_alerter(app, hops),
         duties=((1.0, standing.refresh), (0.2, look_after_lease)),
     )

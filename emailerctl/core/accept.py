@@ -142,7 +142,7 @@ class Acceptance:
             if receipt.is_replay:
                 return self._recognise(receipt, known)
             warnings = tuple(self._warn(message, receipt, chain))
-            return replace(receipt, warnings=warnings) if warnings else receipt
+            return receipt._replace(warnings=warnings) if warnings else receipt
 
     def _check_room(self) -> None:
         if self._is_storage_low():

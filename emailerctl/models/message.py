@@ -1,8 +1,12 @@
-"""Message, recipient, attachment: what was accepted, as plain values."""
+"""Message, recipient, attachment: what was accepted, as plain values.
+
+What is made for every message is a NamedTuple: a frozen dataclass takes four times as long.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
+from typing import NamedTuple
 
 from emailerctl.models.lifecycle import OnUnknown, Reason, State, WaitingFor
 
@@ -78,8 +82,7 @@ class NewRecipient:
     kind: RecipientKind
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewMessage:
+class NewMessage(NamedTuple):
     """Everything that one acceptance stores, complete before the commit.
 
     Attributes:
@@ -118,8 +121,7 @@ class NewMessage:
     recipient_rate: tuple[int, int] | None = None  # (count, window in ms), a limit of the token
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecipientView:
+class RecipientView(NamedTuple):
     """One recipient as it stands."""
 
     n: int
@@ -195,8 +197,7 @@ class Notice:
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What acceptance answers.
 
     Attributes:

@@ -7,7 +7,7 @@ the wall clock, `boot_ms` the boot clock (leases only).
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
@@ -25,8 +25,7 @@ from emailerctl.models.page import EventFilter, MessageFilter, Page
 LOST_ALONE_LIMIT = 3  # leases lost while alone, then the message is held (F-CL-07)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """The exclusive right to attempt one message, and what an attempt needs to know.
 
     Attributes:
@@ -67,8 +66,7 @@ class Claim:
     raw: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
+class Settlement(NamedTuple):
     """What one recipient's outcome means for its life cycle."""
 
     cause: Cause
@@ -77,8 +75,7 @@ class Settlement:
     resend_at_ms: int | None = None  # policy `resend`: when an unknown goes out again
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptResult:
+class AttemptResult(NamedTuple):
     """One attempt, decided: what `settle` and `testify` write.
 
     Attributes:
@@ -92,14 +89,14 @@ class AttemptResult:
     provider: str
     phase: Phase
     started_ms: int
-    marked: frozenset[int] = frozenset()
-    dialogue: str = ""
-    is_recorded: bool = True
     due_ms: int
     waiting_for: WaitingFor
     next_hop: str
     chain_index: int
     schedule_step: int
+    marked: frozenset[int] = frozenset()
+    dialogue: str = ""
+    is_recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from daemons.api import main
 from emailerctl.errors import EmailerError
 from emailerctl.settings import Settings, load
 from emailerctl.store import sqlite
+from emailerctl.store.statements import ADD_MESSAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 START_WITHIN_S = 15
@@ -27,18 +28,34 @@ _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a client would load all cer
 
 
 class BrokenDisk:
-    """A connection whose commits fail as a sync does, with SQLITE_IOERR_FSYNC."""
+    """A connection on which the commit of a message fails as a sync does (SQLITE_IOERR_FSYNC).
+
+    What the daemon writes for itself still succeeds: it would end the process before a message
+    was in doubt.
+    """
 
     def __init__(self, connection: Any, when: Callable[[], bool] = lambda: True) -> None:
         self._connection = connection
         self._when = when
+        self._has_message = False
 
     def execute(self, sql: str, *params: Any) -> Any:
-        if sql == "COMMIT" and self._when():
+        self._look_at(sql)
+        if sql == "COMMIT" and self._has_message and self._when():
             error = pysqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = 10 | (4 << 8)
             raise error
         return self._connection.execute(sql, *params)
+
+    def executemany(self, sql: str, rows: Any) -> Any:
+        self._look_at(sql)
+        return self._connection.executemany(sql, rows)
+
+    def _look_at(self, sql: str) -> None:
+        if sql.startswith("BEGIN"):
+            self._has_message = False
+        elif sql == ADD_MESSAGE:
+            self._has_message = True
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)

@@ -1,4 +1,4 @@
-"""Tokens: their text, what the store keeps, who is recognised, and until when (T-01 to T-03)."""
+"""Tokens: their text, what the store keeps, who is recognised, until when (T-01 to T-03)."""
 
 import string
 from random import Random
