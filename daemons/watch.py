@@ -124,6 +124,9 @@ class Watch:
             await asyncio.sleep(_TICK_S)  # others write between
 
     async def _retain(self) -> None:
+        """Remove what is old, unless the clock that says so has just been wrong."""
+        if not self._clock_watch.may_expire():
+            return
         retention = self._app.settings.retention
         while await self._app.store.retain(  # noqa: ASYNC110
             content_ms=to_ms(retention.content),
@@ -283,8 +286,11 @@ async def _always(_accepted: object) -> bool:
 async def recall_clock(app: App) -> ClockWatch:
     """Return a watch that also sees a jump since the last process of this boot looked."""
     note = await app.store.find_note(_CLOCK_NOTE)
-    boot, _, offset = (note or "").partition(" ")
-    watch = ClockWatch(app.clock, int(offset) if boot == boot_id() else None)
+    boot, offset_ms, calm_until_ms = (note or "- 0 0").split()
+    if boot == boot_id():
+        watch = ClockWatch(app.clock, int(offset_ms), calm_until_ms=int(calm_until_ms))
+    else:
+        watch = ClockWatch(app.clock)
     jump_ms = watch.look()
     if jump_ms:
         log.log("clock.jumped", "error", by_ms=jump_ms)
@@ -293,5 +299,6 @@ async def recall_clock(app: App) -> ClockWatch:
 
 
 async def remember_clock(app: App, watch: ClockWatch) -> None:
-    """Leave the clocks' offset for the next process of this boot."""
-    await app.store.leave_note(_CLOCK_NOTE, f"{boot_id()} {watch.offset_ms}")
+    """Leave what was seen of the clocks for the next process of this boot."""
+    seen = f"{boot_id()} {watch.offset_ms} {watch.calm_until_ms}"
+    await app.store.leave_note(_CLOCK_NOTE, seen)

@@ -208,7 +208,7 @@ class OutcomeUnknown(Unavailable):
 
 
 class StoreUnusable(EmailerError):
-    """The store can't be opened: missing, corrupted, of another program or of another version."""
+    """The store can't be opened: missing, corrupted, of another program or version."""
 
     code, title = "store_unusable", "Store unusable"
     status, exit_code = HTTPStatus.SERVICE_UNAVAILABLE, 78

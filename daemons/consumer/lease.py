@@ -24,6 +24,8 @@ _BEAT_MS = 5_000  # at the most between two heartbeats
 class Lease:
     """One consumer's standing in the store, renewed by a thread off the event loop.
 
+    A loop that hangs renews nothing: the thread goes on only while `touch` is called.
+
     Args:
         duration_ms: how long the right lasts without renewal.
         on_lost: called from the thread when somebody declared this consumer dead.
@@ -49,6 +51,7 @@ class Lease:
         self._lost = on_lost
         self._descriptor = -1
         self._ended = threading.Event()
+        self._touched_ms = clock.boot_ms()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
     async def take(self) -> None:
@@ -71,12 +74,18 @@ class Lease:
         )
         self._thread.start()
 
+    def touch(self) -> None:
+        """Say that the event loop turns."""
+        self._touched_ms = self._clock.boot_ms()
+
     def _renew(self) -> None:
         asyncio.run(self._renew_until_ended())
 
     async def _renew_until_ended(self) -> None:
         wait_s = min(self._duration_ms // 4, _BEAT_MS) / 1000
         while not await asyncio.to_thread(self._ended.wait, wait_s):
+            if self._clock.boot_ms() - self._touched_ms > self._duration_ms:
+                continue
             try:
                 is_ours = await self._store.renew(
                     self.consumer_id,

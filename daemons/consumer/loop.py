@@ -138,22 +138,21 @@ class Loop:
                 if not take.done():
                     take.cancel()
                     break
-                await self._claim(queue, take.result())
+                try:
+                    await self._claim(queue, take.result())
+                except Unavailable as error:
+                    await self.keep_outcome(error)
         finally:
             stopped.cancel()
 
     async def _claim(self, queue: Queue, tickets: list[Ticket]) -> None:
         if not tickets:
             return
-        try:
-            claims = await self._store.claim(
-                [ticket.message_id for ticket in tickets],
-                consumer_id=self._consumer_id,
-                now_ms=self._clock.now_ms(),
-            )
-        except Unavailable as error:
-            await self.keep_outcome(error)
-            return
+        claims = await self._store.claim(
+            [ticket.message_id for ticket in tickets],
+            consumer_id=self._consumer_id,
+            now_ms=self._clock.now_ms(),
+        )
         for claim in claims:
             if self._stopping.is_set():
                 await self._delivery.give_back(claim)

@@ -114,6 +114,7 @@ async def consume(
     await sweep.fire_timers(adopts=True)
 
     async def look_after_lease() -> None:
+        lease.touch()
         if is_lost.is_set():
             log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()

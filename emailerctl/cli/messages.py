@@ -81,7 +81,9 @@ def list_(
             until_ms=options.to_moment(until, now_ms),
             q=search,
         )
-        page = await opened.store.list_messages(filter_, cursor=cursor, limit=limit)
+        page = await opened.store.list_messages(
+            filter_, cursor=cursor, limit=limit, now_ms=opened.clock.now_ms()
+        )
         return page, now_ms
 
     page, now_ms = session.run(ctx, work)

@@ -45,7 +45,9 @@ def list_(
 
     async def work(opened: "App") -> tuple[Page[MessageView], int]:
         filter_ = MessageFilter(state=State(state), waiting_for=waiting_for)
-        page = await opened.store.list_messages(filter_, cursor=cursor, limit=limit)
+        page = await opened.store.list_messages(
+            filter_, cursor=cursor, limit=limit, now_ms=opened.clock.now_ms()
+        )
         return page, opened.clock.now_ms()
 
     page, now_ms = session.run(ctx, work)

@@ -244,8 +244,12 @@ class Acceptance:
         target = self._rules.redirect_all_to
         if not target:
             return submission.draft, submission.recipients
-        original = ", ".join(recipient.address for recipient in submission.recipients)
-        headers = {**submission.draft.headers, _ORIGINAL_TO: original}
+        original = ", ".join(
+            recipient.address
+            for recipient in submission.recipients
+            if recipient.kind is not RecipientKind.BCC
+        )
+        headers = {**submission.draft.headers, **({_ORIGINAL_TO: original} if original else {})}
         draft = replace(submission.draft, headers=headers)
         return draft, (NewRecipient(target, RecipientKind.TO),)
 

@@ -128,8 +128,8 @@ class Delivery:
             await self._on_unwritten(error)
             await self._give_back(claim, chain, index)
             return None
-        if raw is None:
-            await self._abandon(claim, Reason.EXPIRED)
+        if raw is None:  # removed by retention: there is nothing to send
+            await self._abandon(claim, Reason.REJECTED)
             return None
         hop = self._hops[chain[index]]
         try:

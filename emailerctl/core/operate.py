@@ -96,7 +96,9 @@ async def resolve_id(store: Store, text: str, *, service: str | None) -> int:
     return found[0]
 
 
-async def load_message(store: Store, text: str, *, service: str | None) -> MessageView:
+async def load_message(
+    store: Store, text: str, *, service: str | None, now_ms: int | None = None
+) -> MessageView:
     """Return the message that *text* means, with its recipients and attempts.
 
     Raises:
@@ -105,7 +107,7 @@ async def load_message(store: Store, text: str, *, service: str | None) -> Messa
     message_id = parse_public(MESSAGE, text)
     if message_id is None:
         message_id = await resolve_id(store, text, service=service)
-    view = await store.find_message(message_id, service=service)
+    view = await store.find_message(message_id, service=service, now_ms=now_ms)
     if view is None:
         raise NotFound(f"there is no message {shorten(text)}")
     return view

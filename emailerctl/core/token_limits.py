@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from datetime import timedelta
 from difflib import get_close_matches
 from ipaddress import ip_network
 from typing import Any
@@ -12,6 +13,7 @@ from emailerctl.models.caller import Scope, TokenLimits
 from emailerctl.models.clock import duration_to_text, parse_duration, to_ms
 from emailerctl.models.text import shorten
 
+_LONGEST_WINDOW = timedelta(days=30)  # what was counted is kept so long
 _RATE = re.compile(r"(?P<count>[0-9]{1,9})/(?P<window>[0-9]+(?:ms|[smhd]))")
 _PATTERN = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+(?:@[A-Za-z0-9.*?-]+)?")
 
@@ -143,6 +145,8 @@ def _parse_rate(value: object, *, is_test: bool) -> str:
     found = _RATE.fullmatch(value) if isinstance(value, str) else None
     if not found or int(found["count"]) < 1 or not to_ms(parse_duration(found["window"])):
         raise ValueError(f"{shorten(value)} is no rate; write for example 5/1h")
+    if parse_duration(found["window"]) > _LONGEST_WINDOW:
+        raise ValueError(f"{shorten(value)} counts over too long a time; 30d at the most")
     return f"{int(found['count'])}/{duration_to_text(parse_duration(found['window']))}"
 
 

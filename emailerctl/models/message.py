@@ -53,7 +53,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """What a message says: everything that becomes bytes.  Built into RFC 5322 by `core.mime`."""
+    """What a message says: everything that becomes bytes, by `core.mime`."""
 
     header_from: Mailbox
     to: tuple[Mailbox, ...] = ()

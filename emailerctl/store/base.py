@@ -515,9 +515,12 @@ class Store(Protocol):
     # reading
 
     async def find_message(
-        self, message_id: int, *, service: str | None = None
+        self, message_id: int, *, service: str | None = None, now_ms: int | None = None
     ) -> MessageView | None:
-        """Return a message with its recipients and attempts; *service* narrows whose."""
+        """Return a message with its recipients and attempts; *service* narrows whose.
+
+        With *now_ms*, what is due waits for nothing any more, or for the end of a pause.
+        """
         ...
 
     async def find_ids(
@@ -527,7 +530,12 @@ class Store(Protocol):
         ...
 
     async def list_messages(
-        self, filter_: MessageFilter, *, cursor: str | None, limit: int
+        self,
+        filter_: MessageFilter,
+        *,
+        cursor: str | None,
+        limit: int,
+        now_ms: int | None = None,
     ) -> Page[MessageView]:
         """Return messages, newest first, with recipients, without attempts."""
         ...

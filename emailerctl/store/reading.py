@@ -13,7 +13,7 @@ from typing import Any
 from emailerctl.errors import BadRequest, NotFound
 from emailerctl.models.event import GAP, Event
 from emailerctl.models.ids import MESSAGE, first_id_at, parse_prefix, to_public
-from emailerctl.models.lifecycle import WORKING, OnUnknown, State
+from emailerctl.models.lifecycle import WORKING, OnUnknown, State, WaitingFor
 from emailerctl.models.message import MessageView, Receipt
 from emailerctl.models.page import (
     EventFilter,
@@ -25,6 +25,7 @@ from emailerctl.models.page import (
 from emailerctl.models.text import shorten
 from emailerctl.store import statements as sql
 from emailerctl.store.base import Pause, QueueStats, Unknown
+from emailerctl.store.delivering import find_pause
 from emailerctl.store.driver import Tx
 from emailerctl.store.rows import read_tags, to_event, to_message
 from emailerctl.store.schema import NOTABLE
@@ -50,15 +51,33 @@ def load_message(tx: Tx, message_id: int) -> MessageView:
 
 
 def find_message(
-    tx: Tx, message_id: int, service: str | None, *, with_attempts: bool = True
+    tx: Tx,
+    message_id: int,
+    service: str | None,
+    *,
+    with_attempts: bool = True,
+    now_ms: int | None = None,
 ) -> MessageView | None:
-    """Return a message; *service* narrows whose."""
+    """Return a message; *service* narrows whose.
+
+    With *now_ms*, what is due waits for nothing any more, or for the end of a pause.
+    """
     params = {"message_id": message_id}
     row: Any = tx.one(sql.MESSAGE, params)
     if row is None or service not in (None, row[1]):
         return None
     attempts = tx.all(sql.ATTEMPTS, params) if with_attempts else ()
-    return to_message(row, tx.all(sql.RECIPIENTS, params), attempts)
+    waiting_for = row[21]
+    if now_ms is not None and row[20] is not None and row[20] <= now_ms:
+        waiting_for = _find_due_state(tx, now_ms)
+    return to_message(row, tx.all(sql.RECIPIENTS, params), attempts, waiting_for=waiting_for)
+
+
+def _find_due_state(tx: Tx, now_ms: int) -> WaitingFor:
+    is_paused = tx.memo.get("is_paused")
+    if is_paused is None:
+        is_paused = tx.memo["is_paused"] = find_pause(tx, now_ms) is not None
+    return WaitingFor.PAUSE if is_paused else WaitingFor.READY
 
 
 def find_receipt(tx: Tx, message_id: int) -> Receipt | None:
@@ -66,7 +85,8 @@ def find_receipt(tx: Tx, message_id: int) -> Receipt | None:
     row: Any = tx.one(sql.MESSAGE, {"message_id": message_id})
     if row is None:
         return None
-    view = to_message(row, tx.all(sql.RECIPIENTS, {"message_id": message_id}))
+    recipients = tx.all(sql.RECIPIENTS, {"message_id": message_id})
+    view = to_message(row, recipients, waiting_for=row[21])
     return Receipt(
         message_id=message_id,
         state=view.state,
@@ -80,7 +100,7 @@ def find_receipt(tx: Tx, message_id: int) -> Receipt | None:
 
 
 def list_messages(
-    tx: Tx, filter_: MessageFilter, cursor: str | None, limit: int
+    tx: Tx, filter_: MessageFilter, cursor: str | None, limit: int, now_ms: int | None = None
 ) -> Page[MessageView]:
     """Return messages that fit, newest first."""
     try:
@@ -93,7 +113,8 @@ def list_messages(
     found: list[MessageView] = []
     walk = _walk(_choose_start(tx, filter_), bounds, below)
     for examined, message_id in enumerate(walk, 1):
-        view = find_message(tx, message_id, filter_.service or None, with_attempts=False)
+        service = filter_.service or None
+        view = find_message(tx, message_id, service, with_attempts=False, now_ms=now_ms)
         if view is not None and _fits(view, filter_):
             found.append(view)
         if len(found) == limit or examined == _EXAMINED:

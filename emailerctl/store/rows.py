@@ -40,7 +40,9 @@ def to_event(row: Any) -> Event:
     )
 
 
-def to_message(row: Any, recipients: Any, attempts: Any = ()) -> MessageView:
+def to_message(
+    row: Any, recipients: Any, attempts: Any = (), *, waiting_for: str | None
+) -> MessageView:
     """Read a row of MESSAGE with those of RECIPIENTS and ATTEMPTS."""
     return MessageView(
         message_id=row[0],
@@ -63,7 +65,7 @@ def to_message(row: Any, recipients: Any, attempts: Any = ()) -> MessageView:
         template=row[17],
         has_content=bool(row[18]),
         recipients=tuple(
-            to_recipient(r, due_ms=row[20], waiting_for=row[21]) for r in recipients
+            to_recipient(r, due_ms=row[20], waiting_for=waiting_for) for r in recipients
         ),
         attempts=tuple(to_attempt(a) for a in attempts),
     )

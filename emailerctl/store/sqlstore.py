@@ -350,10 +350,12 @@ class SqlStore:
     # reading
 
     async def find_message(
-        self, message_id: int, *, service: str | None = None
+        self, message_id: int, *, service: str | None = None, now_ms: int | None = None
     ) -> MessageView | None:
         """Return a message with its recipients and attempts; *service* narrows whose."""
-        return await self.driver.read(lambda tx: reading.find_message(tx, message_id, service))
+        return await self.driver.read(
+            lambda tx: reading.find_message(tx, message_id, service, now_ms=now_ms)
+        )
 
     async def find_ids(
         self, low: int, high: int, *, service: str | None = None, limit: int = 2
@@ -365,11 +367,16 @@ class SqlStore:
         return [cast("int", row[0]) for row in rows]
 
     async def list_messages(
-        self, filter_: MessageFilter, *, cursor: str | None, limit: int
+        self,
+        filter_: MessageFilter,
+        *,
+        cursor: str | None,
+        limit: int,
+        now_ms: int | None = None,
     ) -> Page[MessageView]:
         """Return messages, newest first, with recipients, without attempts."""
         return await self.driver.read(
-            lambda tx: reading.list_messages(tx, filter_, cursor, limit)
+            lambda tx: reading.list_messages(tx, filter_, cursor, limit, now_ms)
         )
 
     async def list_events(

@@ -33,7 +33,10 @@ class Messages(Handler):
     async def get(self) -> None:
         """List messages, newest first."""
         filter_, cursor, limit = parse_listing(self.request.query_arguments, self.caller)
-        page = await self.app.store.list_messages(filter_, cursor=cursor, limit=limit)
+        now_ms = self.app.clock.now_ms()
+        page = await self.app.store.list_messages(
+            filter_, cursor=cursor, limit=limit, now_ms=now_ms
+        )
         self.reply(
             shapes.page_shape(
                 page, lambda view: shapes.message_shape(view, with_attempts=False)
@@ -48,7 +51,12 @@ class Message(Handler):
 
     async def get(self, text: str) -> None:
         """Show a message with its recipients and attempts."""
-        view = await operate.load_message(self.app.store, text, service=self.caller.sees)
+        view = await operate.load_message(
+            self.app.store,
+            text,
+            service=self.caller.sees,
+            now_ms=self.app.clock.now_ms(),
+        )
         self.reply(shapes.message_shape(view))
 
 
