@@ -4,6 +4,7 @@ from typing import cast
 
 from emailerctl.errors import RecipientRate, Unauthorized
 from emailerctl.models.event import MESSAGE_ACCEPTED, RECIPIENT
+from emailerctl.models.ids import TOKEN, to_public
 from emailerctl.models.lifecycle import Cause, Reason, State, fold
 from emailerctl.models.message import NewMessage, Receipt, RecipientView
 from emailerctl.store import reading
@@ -172,7 +173,8 @@ def to_work_row(message: NewMessage) -> Params:
 
 def to_accepted_data(message: NewMessage) -> dict[str, object]:
     """Return what `message.accepted` says beside its fields."""
-    return {"token": message.token_id, "size_bytes": len(message.raw)}
+    token = to_public(TOKEN, message.token_id) if message.token_id else None
+    return {"token": token, "size_bytes": len(message.raw)}
 
 
 def _write_recipient(

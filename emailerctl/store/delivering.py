@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
+from emailerctl.models.clock import to_text
 from emailerctl.models.lifecycle import (
     POSITIVE_EVIDENCE,
     Cause,
@@ -331,7 +332,7 @@ def _settle_one(
     if outcome is not None and outcome.enhanced_status:
         data["enhanced_status"] = outcome.enhanced_status
     if settlement.cause is Cause.DEFERRED:
-        data["due_at_ms"] = result.due_ms
+        data["due_at"] = to_text(result.due_ms)
         data["waiting_for"] = result.waiting_for
     state = step(
         tx,

@@ -9,6 +9,7 @@ from functools import partial
 from random import Random
 from typing import cast
 
+from emailerctl.models.clock import to_text
 from emailerctl.models.event import Event
 from emailerctl.models.ids import build_lease_token
 from emailerctl.models.lifecycle import Cause, State, WaitingFor
@@ -325,7 +326,9 @@ class SqlStore:
 
         def work(tx: Tx) -> None:
             administering.leave_note(tx, delivering.PAUSE, to_json(pause) or "")
-            data = {"actor": pause.actor, "reason": pause.reason, "until_ms": pause.until_ms}
+            data: dict[str, object] = {"actor": pause.actor, "reason": pause.reason}
+            if pause.until_ms is not None:
+                data["until"] = to_text(pause.until_ms)
             write_event(tx, "queue.paused", pause.since_ms, data=data)
 
         await self.driver.write(work)

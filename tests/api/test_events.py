@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from daemons.api import feed
 from emailerctl.core import tokens
@@ -110,6 +110,33 @@ class EventsTest(ApiCase):
 
         for path in ("/v1/events", "/v1/events/stream"):
             self.assert_problem(self.call("GET", path, token=sender), 403, "forbidden")
+
+
+class OriginsTest(ApiCase):
+    overrides: ClassVar = {"api.cors_origins": "https://ops.example.org"}
+
+    def test_named_origin_may_read(self) -> None:
+        origin = {"Origin": "https://ops.example.org"}
+        for token, status in ((None, 200), ("nonsense", 401)):
+            answer = self.call("GET", "/v1/events", token=token, headers=origin)
+            assert answer.status == status
+            assert answer.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+            assert answer.headers["Vary"] == "Origin"
+        for path in ("/v1/events", "/v1/events/stream"):
+            asked = self.call("OPTIONS", path, token="", headers=origin)
+            assert asked.status == 204
+            assert asked.headers["Access-Control-Allow-Methods"] == "GET"
+            assert "Authorization" in asked.headers["Access-Control-Allow-Headers"]
+
+    def test_others_may_not(self) -> None:
+        for origin in ("https://evil.example", "null", "https://ops.example.org.evil.example"):
+            headers = {"Origin": origin}
+            for method in ("GET", "OPTIONS"):
+                answer = self.call(method, "/v1/events", headers=headers)
+                assert "Access-Control-Allow-Origin" not in answer.headers
+        named = {"Origin": "https://ops.example.org"}
+        answer = self.call("GET", "/v1/messages", headers=named)
+        assert "Access-Control-Allow-Origin" not in answer.headers
 
 
 class StreamTest(ApiCase):

@@ -45,7 +45,7 @@ def build_message(
     """Make a message to one recipient a wish, each with a tag of its own."""
     number = next(_NUMBERS)
     public_id = to_public(MESSAGE, number)
-    addresses = [f"{wish}+{uuid4().hex[:12]}@sink.test" for wish in wishes]
+    addresses = [f"{wish}+{uuid4().hex[:12]}@sink.example.org" for wish in wishes]
     draft = Draft(
         header_from=Mailbox("sender@example.org", "Anna Möller"),
         to=tuple(Mailbox(address) for address in addresses),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from emailerctl.models.clock import to_text
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
 from emailerctl.models.message import Priority
 from emailerctl.store.base import HopState, NextHop, Pause, Verb
@@ -419,7 +420,7 @@ async def test_what_is_deferred_waits_for_its_time(desk: Desk) -> None:
     )
     assert await desk.due() == ()
     deferred = (await desk.events(message_id))[-1]
-    assert deferred.data == {"due_at_ms": recipient.due_ms, "waiting_for": "retry"}
+    assert deferred.data == {"due_at": to_text(recipient.due_ms), "waiting_for": "retry"}
 
     desk.clock.advance(ms=RETRY_MS)
     claim = await desk.claim(message_id)

@@ -1,6 +1,6 @@
 """An HTTP server that speaks every provider's dialect and misbehaves as its recipients ask.
 
-A recipient is `<wish>+<tag>@sink.test`; the first one's wish is what happens:
+A recipient is `<wish>+<tag>@sink.example.org`; the first one's wish is what happens:
 
     ok                       taken
     refuse  unauthorized     the dialect's own answers; not taken
@@ -41,7 +41,7 @@ from urllib.parse import parse_qsl, urlsplit
 from tests.providers_server.dialects import DIALECTS
 from tests.providers_server.dialects.base import Asked, Dialect, Reply
 
-_WISH = re.compile(rb"([a-z0-9-]+)(?:\+|%2B)[a-z0-9]+(?:@|%40)sink\.test")
+_WISH = re.compile(rb"([a-z0-9-]+)(?:\+|%2B)[a-z0-9]+(?:@|%40)sink\.example\.org")
 _BODIES: Mapping[str, bytes] = {
     "empty": b"",
     "garbage": b"\x00\xff{not json",

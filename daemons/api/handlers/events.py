@@ -17,7 +17,29 @@ _STUCK_S = 60.0  # a client that takes nothing for so long is gone
 _RETRY_MS = 2_000  # when a client whose stream ended comes again
 
 
-class Events(Handler):
+class _Log(Handler):
+    """What pages of `[api] cors_origins` may read: they still need a token."""
+
+    def clear(self) -> None:
+        """Begin the answer anew; say whether the asking page may read it."""
+        super().clear()
+        origin = self.request.headers.get("Origin")
+        if origin is not None:
+            self._headers["Vary"] = "Origin"
+            if origin in self.app.settings.api.cors_origins:
+                self._headers["Access-Control-Allow-Origin"] = origin
+
+    async def options(self) -> None:
+        """Answer a browser that asks before it asks (CORS)."""
+        self._headers["Allow"] = ", ".join(self.methods)
+        if "Access-Control-Allow-Origin" in self._headers:
+            self._headers["Access-Control-Allow-Methods"] = "GET"
+            self._headers["Access-Control-Allow-Headers"] = "Authorization, Last-Event-ID"
+            self._headers["Access-Control-Max-Age"] = "600"
+        self.reply_empty()
+
+
+class Events(_Log):
     """`/v1/events`."""
 
     scopes: ClassVar = {"GET": READERS}
@@ -36,7 +58,7 @@ class Events(Handler):
         )
 
 
-class EventStream(Handler):
+class EventStream(_Log):
     """`/v1/events/stream`: Server-Sent Events; `id:` is the sequence number."""
 
     scopes: ClassVar = {"GET": READERS}
