@@ -297,7 +297,11 @@ class Unknown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alert:
-    """A built-in alert that is raised (product.md §7)."""
+    """A built-in alert that is raised (product.md §7).
+
+    Attributes:
+        notified_ms: when the operator was told; None: not yet.
+    """
 
     name: str
     detail: str
@@ -631,6 +635,10 @@ class Store(Protocol):
 
     async def raise_alert(self, alert: Alert) -> bool:
         """Raise an alert; True when this call raised it (one process notifies)."""
+        ...
+
+    async def note_alert_told(self, name: str, *, at_ms: int) -> None:
+        """Note that the operator has been told that an alert is raised."""
         ...
 
     async def clear_alert(self, name: str) -> bool:

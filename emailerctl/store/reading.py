@@ -25,7 +25,7 @@ from emailerctl.models.page import (
 from emailerctl.models.text import shorten
 from emailerctl.store import statements as sql
 from emailerctl.store.base import Pause, QueueStats, Unknown
-from emailerctl.store.delivering import find_pause
+from emailerctl.store.claiming import find_pause
 from emailerctl.store.driver import Tx
 from emailerctl.store.rows import read_tags, to_event, to_message
 from emailerctl.store.schema import NOTABLE

@@ -19,6 +19,7 @@ from emailerctl.store import (
     accepting,
     administering,
     auditing,
+    claiming,
     delivering,
     keeping,
     operating,
@@ -87,7 +88,7 @@ class SqlStore:
     async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
-            lambda tx: delivering.find_due(tx, rooms, now_ms, is_idle=is_idle)
+            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle)
         )
 
     async def claim(
@@ -95,7 +96,7 @@ class SqlStore:
     ) -> list[Claim]:
         """Give those that are due and free to the consumer."""
         return await self.driver.write(
-            lambda tx: delivering.claim(
+            lambda tx: claiming.claim(
                 tx, message_ids, consumer_id, now_ms, lambda: build_lease_token(self._rng)
             )
         )
@@ -149,7 +150,7 @@ class SqlStore:
     ) -> bool:
         """Give a lease back without an attempt."""
         return await self.driver.write(
-            lambda tx: delivering.give_back(
+            lambda tx: claiming.give_back(
                 tx,
                 claim,
                 due_ms=due_ms,
@@ -256,13 +257,13 @@ class SqlStore:
     ) -> int:
         """End the leases of a consumer; return how many messages that touched."""
         if not is_dead and not await self.driver.read(
-            lambda tx: delivering.find_leases_over(
+            lambda tx: claiming.find_leases_over(
                 tx, consumer_id, is_dead=False, is_lapsed=is_lapsed, boot_ms=boot_ms
             )
         ):
             return 0  # no commit for nothing
         return await self.driver.write(
-            lambda tx: delivering.void(
+            lambda tx: claiming.void(
                 tx,
                 consumer_id,
                 is_dead=is_dead,
@@ -325,7 +326,7 @@ class SqlStore:
         """Pause claiming."""
 
         def work(tx: Tx) -> None:
-            administering.leave_note(tx, delivering.PAUSE, to_json(pause) or "")
+            administering.leave_note(tx, claiming.PAUSE, to_json(pause) or "")
             data: dict[str, object] = {"actor": pause.actor, "reason": pause.reason}
             if pause.until_ms is not None:
                 data["until"] = to_text(pause.until_ms)
@@ -337,8 +338,8 @@ class SqlStore:
         """End the pause; False when there was none."""
 
         def work(tx: Tx) -> bool:
-            was_paused = delivering.find_pause(tx, now_ms) is not None
-            tx.run(sql.END_NOTE, {"key": delivering.PAUSE})
+            was_paused = claiming.find_pause(tx, now_ms) is not None
+            tx.run(sql.END_NOTE, {"key": claiming.PAUSE})
             if was_paused:
                 write_event(tx, "queue.resumed", now_ms, data={"actor": actor})
             tx.has_new_work = True
@@ -348,7 +349,7 @@ class SqlStore:
 
     async def find_pause(self, *, now_ms: int) -> Pause | None:
         """Return the pause in force."""
-        return await self.driver.read(lambda tx: delivering.find_pause(tx, now_ms))
+        return await self.driver.read(lambda tx: claiming.find_pause(tx, now_ms))
 
     # reading
 
@@ -424,7 +425,7 @@ class SqlStore:
     async def queue_stats(self, *, now_ms: int) -> QueueStats:
         """Return the queue in numbers."""
         return await self.driver.read(
-            lambda tx: reading.queue_stats(tx, now_ms, delivering.find_pause(tx, now_ms))
+            lambda tx: reading.queue_stats(tx, now_ms, claiming.find_pause(tx, now_ms))
         )
 
     # tokens
@@ -505,6 +506,11 @@ class SqlStore:
     async def raise_alert(self, alert: Alert) -> bool:
         """Raise an alert; True when this call raised it (one process notifies)."""
         return await self.driver.write(lambda tx: administering.raise_alert(tx, alert))
+
+    async def note_alert_told(self, name: str, *, at_ms: int) -> None:
+        """Note that the operator has been told that an alert is raised."""
+        params = {"name": name, "at": at_ms}
+        await self.driver.write(lambda tx: tx.run(sql.NOTE_ALERT_TOLD, params))
 
     async def clear_alert(self, name: str) -> bool:
         """Clear an alert; True when this call cleared it."""

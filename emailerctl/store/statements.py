@@ -576,6 +576,8 @@ RAISE_ALERT = """
     VALUES (:name, :detail, :since_at, :notified_at) ON CONFLICT (name) DO NOTHING
 """
 
+NOTE_ALERT_TOLD = "UPDATE alerts SET notified_at = :at WHERE name = :name"
+
 CLEAR_ALERT = "DELETE FROM alerts WHERE name = :name"
 
 ALERTS = "SELECT name, detail, since_at, notified_at FROM alerts ORDER BY since_at, name"
