@@ -1,20 +1,22 @@
 """The built-in alerts (product.md §7): what is wrong enough to tell somebody, in which words.
 
-Pure: facts in, sentences out.  `daemons/watch.py` gathers the facts, both daemons raise them,
-and the store sees to it that one process tells.
+Pure: facts in, sentences out.  `daemons/alerting.py` gathers the facts and tells; both daemons
+do, and the store sees to it that one of them tells.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from emailerctl.models.clock import to_text
-from emailerctl.store.base import Consumer, HopState, NextHop, QueueStats
+from emailerctl.store.base import HopState, NextHop, QueueStats
 
 _UNKNOWN_MS = 60_000
 _HEARTBEAT_MS = 30_000
 _DUE_MS = 120_000
 _PAUSE_MS = 900_000
+_AHEAD_MS = 60_000  # a moment so far ahead is not to be: the clock was set back since then
+_ENDING_MS = 10_000  # processes see a jump within seconds of each other, and its end, too
 
 
 class AlertName(StrEnum):
@@ -35,44 +37,50 @@ class Facts:
     """What the alerts are judged by.
 
     Attributes:
+        raised: what is raised now: processes that know different things must not take turns.
+        silent_ms: for how long this process has seen no sign of life of any consumer, since it
+            began to look; on the boot clock, so that no jump makes one up or hides one.
+        has_seen_life: it has seen one.
+        next_hops: the standing of those that the settings name.
         chains: the chains of the routing.
-        first_seen_ms: when this process began to look: what it can't have seen is no alert.
-        clock_jumped_ms: by how much the wall clock jumped lately; 0 where it did not.
+        clock_jumped_ms: by how much the wall clock jumped last.
+        clock_calm_ms: for how long it will not be believed yet; 0 where it is.
     """
 
     now_ms: int
-    first_seen_ms: int
+    raised: Collection[str]
     queue: QueueStats
-    consumers: Sequence[Consumer]
+    silent_ms: int
+    has_seen_life: bool
     next_hops: Sequence[NextHop]
     chains: Sequence[Sequence[str]]
     is_storage_low: bool
     clock_jumped_ms: int
+    clock_calm_ms: int
 
 
 def judge(facts: Facts) -> Mapping[AlertName, str]:
     """Return the alerts that hold, each with its sentence and what to type."""
     found: dict[AlertName, str] = {}
     queue, now_ms = facts.queue, facts.now_ms
-    if queue.oldest_unknown_ms is not None and now_ms - queue.oldest_unknown_ms > _UNKNOWN_MS:
+    unknown_ms, due_ms = queue.oldest_unknown_ms, queue.oldest_due_ms
+    if unknown_ms is not None and _is_older(unknown_ms, _UNKNOWN_MS, now_ms):
         found[AlertName.UNKNOWN] = (
             f"{queue.unknown} recipients may or may not have been sent to, the oldest since "
-            f"{to_text(queue.oldest_unknown_ms)}; look: emailerctl unknown list"
+            f"{to_text(unknown_ms)}; look: emailerctl unknown list"
         )
-    beats = [consumer.heartbeat_ms for consumer in facts.consumers]
-    last_ms = max([*beats, facts.first_seen_ms])
-    if now_ms - last_ms > _HEARTBEAT_MS:
+    is_still_missing = AlertName.NO_CONSUMER in facts.raised and not facts.has_seen_life
+    if facts.silent_ms > _HEARTBEAT_MS or is_still_missing:
         found[AlertName.NO_CONSUMER] = (
-            f"no consumer has given a sign of life since {to_text(last_ms)}: messages are "
-            "accepted and not delivered; start one: emailerctl consume"
+            f"no consumer has given a sign of life since {to_text(now_ms - facts.silent_ms)}: "
+            "messages are accepted and not delivered; start one: emailerctl consume"
         )
-    is_late = queue.oldest_due_ms is not None and now_ms - queue.oldest_due_ms > _DUE_MS
-    if is_late and queue.pause is None:
+    if due_ms is not None and queue.pause is None and _is_older(due_ms, _DUE_MS, now_ms):
         found[AlertName.QUEUE_LATE] = (
-            f"a message has been due since {to_text(queue.oldest_due_ms or 0)}, "
+            f"a message has been due since {to_text(due_ms)}, "
             f"{queue.ready} are ready; look: emailerctl status"
         )
-    if queue.pause is not None and now_ms - queue.pause.since_ms > _PAUSE_MS:
+    if queue.pause is not None and _is_older(queue.pause.since_ms, _PAUSE_MS, now_ms):
         found[AlertName.PAUSED] = (
             f"the queue has been paused since {to_text(queue.pause.since_ms)} by "
             f"{queue.pause.actor}; go on: emailerctl queue resume"
@@ -81,14 +89,20 @@ def judge(facts: Facts) -> Mapping[AlertName, str]:
     if facts.is_storage_low:
         found[AlertName.DISK_LOW] = (
             "the disk of the store is below its low-water mark: nothing more is accepted; free "
-            "space, or: emailerctl store prune"
+            "space, or shorten [retention]"
         )
-    if facts.clock_jumped_ms:
+    end_ms = 0 if AlertName.CLOCK_JUMPED in facts.raised else _ENDING_MS
+    if facts.clock_calm_ms > end_ms:
         found[AlertName.CLOCK_JUMPED] = (
             f"the wall clock jumped by {facts.clock_jumped_ms / 1000:.0f} s; for 10 minutes "
             "nothing is expired by age; check the time synchronisation of the host"
         )
     return found
+
+
+def _is_older(since_ms: int, limit_ms: int, now_ms: int) -> bool:
+    """Return whether *since_ms* is long ago; an age that is not known counts as old."""
+    return not -_AHEAD_MS <= now_ms - since_ms <= limit_ms
 
 
 def _judge_next_hops(facts: Facts) -> dict[AlertName, str]:
@@ -101,9 +115,10 @@ def _judge_next_hops(facts: Facts) -> dict[AlertName, str]:
             f"then: emailerctl providers enable {paused[0]}"
         )
     closed = [chain for chain in facts.chains if chain and all(name in shut for name in chain)]
-    if closed:
+    if closed or (facts.queue.waiting and shut):
+        chain = closed[0] if closed else sorted(shut)
         found[AlertName.CHAIN_SHUT] = (
-            f"every next hop of {' > '.join(closed[0])} is paused or disabled: its messages "
-            "wait; look: emailerctl providers list"
+            f"every next hop of {' > '.join(chain)} is paused or disabled: "
+            f"{facts.queue.waiting} messages wait; look: emailerctl providers list"
         )
     return found

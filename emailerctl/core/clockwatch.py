@@ -16,16 +16,22 @@ class ClockWatch:
     Args:
         remembered_ms: the offset of the clocks that an earlier process of this boot saw.
         calm_until_ms: until when, on the boot clock, that process did not believe it.
+        jumped_ms: by how much it had jumped then.
     """
 
     def __init__(
-        self, clock: Clock, remembered_ms: int | None = None, *, calm_until_ms: int = 0
+        self,
+        clock: Clock,
+        remembered_ms: int | None = None,
+        *,
+        calm_until_ms: int = 0,
+        jumped_ms: int = 0,
     ) -> None:
         """Begin with what the clocks say now, or with what was remembered."""
         self._clock = clock
         self.offset_ms = self._read() if remembered_ms is None else remembered_ms
         self.calm_until_ms = calm_until_ms
-        self.jumped_ms = 0
+        self.jumped_ms = jumped_ms
         self._untold_ms = 0
 
     def _read(self) -> int:
@@ -51,5 +57,9 @@ class ClockWatch:
 
     def may_expire(self) -> bool:
         """Return whether the wall clock may be believed about ages and expiries."""
+        return self.find_calm_ms() == 0
+
+    def find_calm_ms(self) -> int:
+        """Return for how long the wall clock will not be believed yet; 0 where it is."""
         self._compare()
-        return self._clock.boot_ms() >= self.calm_until_ms
+        return max(0, self.calm_until_ms - self._clock.boot_ms())

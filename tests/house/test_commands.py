@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from emailerctl.cli.main import app
 from typer.main import get_command
+
+from emailerctl.cli.main import app
 
 
 def find_commands(command: Any, path: str = "emailerctl") -> Iterator[tuple[str, Any]]:
