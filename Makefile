@@ -22,10 +22,10 @@ run: $(RUN)    ## API, consumer and a sandbox inbox on a throw-away store, with 
 	@$(BIN)/emailerctl dev $(ARGS)
 
 test: $(DEV)   ## the whole suite, no service needed; ARGS="tests/unit -x" for a part
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
 
 test-all: $(DEV) ## the whole suite with branch coverage
-	@$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term $(ARGS)
 
 check: $(DEV)  ## format, ruff, mypy, import-linter, generated files up to date
 	@echo "format" && $(BIN)/ruff format --quiet --check .
