@@ -37,9 +37,23 @@ _PROVIDERS = """\
 #return_path = "bounces@example.org"
 # How long to wait for the reply after the last byte (RFC 5321: ten minutes).
 #final_reply = "600s"
-# Connection-level failures in a row after which the next hop rests, and how long at first.
+# Connection-level failures in a row after which the next hop rests, and how long at first;
+# this version reads them and has no breaker yet.
 #breaker_failures = 5
 #breaker_pause = "30s"
+
+# kind = "mailgun": over its HTTP API.
+#[providers.mg]
+#kind = "mailgun"
+#domain = "mg.example.org"
+#api_key_file = "/run/secrets/mailgun_api_key"
+#base_url = "https://api.eu.mailgun.net"
+
+# kind = "postmark": over its HTTP API.
+#[providers.pm]
+#kind = "postmark"
+#server_token_file = "/run/secrets/postmark_server_token"
+#message_stream = "outbound"
 
 # kind = "sandbox": sends nothing, keeps everything, fails on request.
 #[providers.try]
