@@ -88,7 +88,9 @@ class Alerting:
         for name, detail in held.items():
             if name not in raised:
                 await self._raise(name, detail, now_ms)
-        self._unwritten &= set(held)
+        for name in self._unwritten - set(held):
+            self._unwritten.discard(name)
+            self._notices[name] = self._build_notice(name, "cleared", "it is over", now_ms)
 
     async def _gather(self, now_ms: int, raised: Mapping[str, Alert]) -> Facts:
         app = self._app

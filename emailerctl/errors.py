@@ -197,7 +197,7 @@ class StorageFull(Unavailable):
     """The disk is full, or nearly: nothing was stored or acknowledged."""
 
     code, title = "storage_full", "Storage full"
-    hint = "free space on the disk of the store, or run: emailerctl store prune"
+    hint = "free space on the disk of the store, or shorten [retention]"
 
 
 class OutcomeUnknown(Unavailable):

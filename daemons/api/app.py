@@ -2,11 +2,14 @@
 
 import asyncio
 import re
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequest
-from tornado.web import Application
+from tornado.httputil import (
+    HTTPConnection,
+    HTTPMessageDelegate,
+    HTTPServerConnectionDelegate,
+    HTTPServerRequest,
+)
 
 from daemons.api.exchange import Exchange
 from daemons.api.feed import Feed
@@ -36,7 +39,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
 )
 
 
-class Api(Application):
+class Api(HTTPServerConnectionDelegate):
     """The API of one process.
 
     Attributes:
@@ -47,7 +50,6 @@ class Api(Application):
 
     def __init__(self, app: App) -> None:
         """Take what the handlers need."""
-        super().__init__()
         self.app = app
         self.feed = Feed(app.store, app.tokens)
         self.body_limit = app.settings.api.body_limit_bytes
@@ -70,8 +72,7 @@ class Api(Application):
         arguments: tuple[str, ...] = ()
         if kind is None:
             kind, arguments = find_handler(request.path)
-        kwargs: dict[str, Any] = {"exchange": exchange, "arguments": arguments}
-        return kind(self, request, **kwargs)
+        return kind(self, request, exchange, arguments)
 
 
 def find_handler(path: str) -> tuple[type[Handler], tuple[str, ...]]:

@@ -90,7 +90,7 @@ class Exchange(httputil.HTTPMessageDelegate):
     def finish(self) -> None:
         """Give the whole body to the handler; its answer comes later."""
         self._stop_timer()
-        handler = self._handler
+        handler, self._handler = self._handler, None  # it knows this exchange: no circle
         if handler is None:
             return
         if self._is_answered:

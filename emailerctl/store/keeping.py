@@ -10,6 +10,7 @@ from emailerctl.store.administering import leave_note
 from emailerctl.store.driver import Tx
 
 _RATES_KEPT_MS = 30 * 86_400_000
+_KEYS_KEPT_MS = 30 * 86_400_000  # a key is kept so long at least, and its message with it
 
 
 def retain(
@@ -21,7 +22,8 @@ def retain(
     for message_id in _ids(tx, sql.OLD_CONTENT, before, limit):
         removed += tx.run(sql.END_CONTENT, {"message_id": message_id})
     before = now_ms - messages_ms
-    for message_id in _ids(tx, sql.OLD_MESSAGES, before, limit):
+    keyed_before = min(before, now_ms - _KEYS_KEPT_MS)
+    for message_id in _ids(tx, sql.OLD_MESSAGES, before, limit, keyed_before=keyed_before):
         for statement in sql.END_MESSAGE:
             tx.run(statement, {"message_id": message_id})
         removed += 1
@@ -32,8 +34,8 @@ def retain(
     return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
 
 
-def _ids(tx: Tx, statement: str, before_ms: int, limit: int) -> list[int]:
-    params = {"before": before_ms, "before_id": first_id_at(before_ms), "limit": limit}
+def _ids(tx: Tx, statement: str, before_ms: int, limit: int, **more: int) -> list[int]:
+    params = {"before": before_ms, "before_id": first_id_at(before_ms), "limit": limit, **more}
     rows: Any = tx.all(statement, params)
     return [row[0] for row in rows]
 

@@ -594,7 +594,8 @@ END_CONTENT = "DELETE FROM contents WHERE message_id = :message_id"
 
 OLD_MESSAGES = f"""
     SELECT id FROM messages
-     WHERE id < :before_id AND state IN ({_FINAL_SQL}) AND changed_at < :before LIMIT :limit
+     WHERE id < :before_id AND state IN ({_FINAL_SQL}) AND changed_at < :before
+       AND (key_hash IS NULL OR changed_at < :keyed_before) LIMIT :limit
 """
 
 END_MESSAGE = (

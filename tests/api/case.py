@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.testing import AsyncHTTPTestCase, ExpectLog
-from tornado.web import Application
 
 from daemons.api.app import Api
 from daemons.api.server import Server
@@ -52,7 +51,7 @@ class ApiCase(AsyncHTTPTestCase):
 
     overrides: ClassVar[Mapping[str, str]] = {}
 
-    def get_app(self) -> Application:
+    def get_app(self) -> Api:  # type: ignore[override]
         self.folder = Path(tempfile.mkdtemp(prefix="api-"))
         self.clock = FakeClock()
         self.rng = Random(1)

@@ -3,9 +3,11 @@
 import asyncio
 import json
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 from daemons.api import exchange
 from daemons.api.exchange import EARLY_BYTES
+from emailerctl.models.message import NewMessage, Receipt
 from tests.api.case import MESSAGE, ApiCase
 
 
@@ -305,16 +307,26 @@ class VanishingTest(WireCase):
     def test_stored_if_the_request_was_whole(self) -> None:
         """F-IN-15: whether the client waits for the answer or not."""
 
+        begun, gone = asyncio.Event(), asyncio.Event()
+        add_now = self.app.store.add
+
+        async def add(message: NewMessage, *, now_ms: int) -> Receipt:
+            begun.set()
+            await gone.wait()
+            return await add_now(message, now_ms=now_ms)
+
         async def script() -> None:
             body = json.dumps(MESSAGE).encode()
             async with self.connect() as (_reader, writer):
                 writer.write(self.head(f"Content-Length: {len(body)}") + body)
-                await self.until(lambda: bool(self.api.running))
+                await asyncio.wait_for(begun.wait(), 5)
                 writer.transport.abort()
+            gone.set()
             await self.until(lambda: not self.api.running)
             assert await self.count() == 1
 
-        self.run_script(script)
+        with patch.object(self.app.store, "add", add):
+            self.run_script(script)
 
     def test_not_stored_if_it_was_not(self) -> None:
         """F-IN-15."""

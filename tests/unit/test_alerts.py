@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from emailerctl.core.alerts import AlertName, Facts, judge
-from emailerctl.store.base import Consumer, HopState, NextHop, Pause, QueueStats
+from emailerctl.store.base import HopState, NextHop, Pause, QueueStats
 
 NOW_MS = 1_795_514_400_000
 QUIET = QueueStats(
@@ -23,28 +23,17 @@ QUIET = QueueStats(
 )
 
 
-def consumer(heartbeat_ms: int) -> Consumer:
-    return Consumer(
-        consumer_id=1,
-        host="host",
-        pid=1,
-        boot_id="b",
-        version="0",
-        started_ms=0,
-        heartbeat_ms=heartbeat_ms,
-        lease_until_ms=0,
-    )
-
-
 CALM = Facts(
     now_ms=NOW_MS,
-    first_seen_ms=0,
+    raised=(),
     queue=QUIET,
-    consumers=[consumer(NOW_MS - 5_000)],
+    silent_ms=5_000,
+    has_seen_life=True,
     next_hops=[],
     chains=[("relay", "backup")],
     is_storage_low=False,
     clock_jumped_ms=0,
+    clock_calm_ms=0,
 )
 SHUT = NextHop(name="relay", state=HopState.DISABLED)
 ALSO_SHUT = NextHop(name="backup", state=HopState.DISABLED)
@@ -68,11 +57,14 @@ def pause(ms: int) -> dict[str, Any]:
         ({}, set()),
         (ago(60_000, oldest_unknown_ms=..., unknown=1), set()),
         (ago(60_001, oldest_unknown_ms=..., unknown=1), {AlertName.UNKNOWN}),
-        ({"consumers": [consumer(NOW_MS - 30_000)]}, set()),
-        ({"consumers": [consumer(NOW_MS - 30_001)]}, {AlertName.NO_CONSUMER}),
-        ({"consumers": [consumer(0), consumer(NOW_MS)]}, set()),
-        ({"consumers": []}, {AlertName.NO_CONSUMER}),
-        ({"consumers": [], "first_seen_ms": NOW_MS - 30_000}, set()),  # it may just be starting
+        (ago(-60_000, oldest_unknown_ms=..., unknown=1), set()),  # two readings of one clock
+        (
+            ago(-60_001, oldest_unknown_ms=..., unknown=1),
+            {AlertName.UNKNOWN},
+        ),  # it was set back
+        ({"silent_ms": 30_000}, set()),
+        ({"silent_ms": 30_001}, {AlertName.NO_CONSUMER}),
+        ({"silent_ms": 0, "has_seen_life": False}, set()),  # one may just be starting
         (ago(120_000, oldest_due_ms=..., ready=9), set()),
         (ago(120_001, oldest_due_ms=..., ready=9), {AlertName.QUEUE_LATE}),
         (pause(900_000), set()),
@@ -86,12 +78,32 @@ def pause(ms: int) -> dict[str, Any]:
         ),
         ({"next_hops": [replace(SHUT, state=HopState.OPEN), ALSO_SHUT]}, set()),
         ({"chains": [()], "next_hops": [SHUT]}, set()),
+        ({"next_hops": [SHUT], "queue": replace(QUIET, waiting=1)}, {AlertName.CHAIN_SHUT}),
+        ({"queue": replace(QUIET, waiting=1)}, set()),  # just opened: it goes on in a moment
         ({"is_storage_low": True}, {AlertName.DISK_LOW}),
-        ({"clock_jumped_ms": -86_400_000}, {AlertName.CLOCK_JUMPED}),
+        ({"clock_jumped_ms": -86_400_000, "clock_calm_ms": 600_000}, {AlertName.CLOCK_JUMPED}),
+        ({"clock_jumped_ms": -86_400_000}, set()),
     ],
 )
 def test_each_alert_has_its_facts(facts: dict[str, Any], names: set[AlertName]) -> None:
     assert set(judge(replace(CALM, **facts))) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        # A process that has just started knows of no consumer, nor that there is none.
+        (AlertName.NO_CONSUMER, {"silent_ms": 0, "has_seen_life": False}),
+        # Another process saw the jump a second earlier, and its end.
+        (AlertName.CLOCK_JUMPED, {"clock_calm_ms": 10_000}),
+    ],
+)
+def test_processes_that_know_different_things_take_no_turns(
+    name: AlertName, facts: dict[str, Any]
+) -> None:
+    """Else one would clear, again and again, what the other raises."""
+    assert set(judge(replace(CALM, **facts))) == set()
+    assert set(judge(replace(CALM, **facts, raised=(name,)))) == {name}
 
 
 def test_a_queue_that_is_paused_is_not_late() -> None:
@@ -104,11 +116,12 @@ def test_each_alert_says_what_is_wrong_and_what_to_type() -> None:
     queue = replace(pause(900_001)["queue"], oldest_unknown_ms=NOW_MS - 61_000, unknown=3)
     worst = replace(
         CALM,
-        queue=queue,
-        consumers=[],
+        queue=replace(queue, waiting=7),
+        silent_ms=61_000,
         next_hops=[PAUSED, ALSO_SHUT],
         is_storage_low=True,
         clock_jumped_ms=90_000,
+        clock_calm_ms=600_000,
     )
     late = judge(replace(CALM, queue=replace(QUIET, oldest_due_ms=0, ready=4)))
     told = {**judge(worst), **late}
@@ -116,12 +129,12 @@ def test_each_alert_says_what_is_wrong_and_what_to_type() -> None:
     assert set(told) == set(AlertName)
     for name, words in {
         AlertName.UNKNOWN: "3 recipients.*2026-11-24T09:58:59.*emailerctl unknown list",
-        AlertName.NO_CONSUMER: "no consumer.*emailerctl consume",
+        AlertName.NO_CONSUMER: "no consumer.*2026-11-24T09:58:59.*emailerctl consume",
         AlertName.QUEUE_LATE: "4 are ready.*emailerctl status",
         AlertName.CREDENTIALS: "relay paused: credentials: 535 no.*providers enable relay",
-        AlertName.CHAIN_SHUT: "relay > backup.*emailerctl providers list",
+        AlertName.CHAIN_SHUT: "relay > backup.*7 messages wait.*emailerctl providers list",
         AlertName.PAUSED: "by eve.*emailerctl queue resume",
-        AlertName.DISK_LOW: "low-water mark.*emailerctl store prune",
+        AlertName.DISK_LOW: "low-water mark.*shorten [retention]",
         AlertName.CLOCK_JUMPED: "jumped by 90 s.*time synchronisation",
     }.items():
         for word in words.split(".*"):

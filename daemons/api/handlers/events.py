@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import ClassVar
 
 from tornado.iostream import StreamClosedError
@@ -20,14 +21,15 @@ _RETRY_MS = 2_000  # when a client whose stream ended comes again
 class _Log(Handler):
     """What pages of `[api] cors_origins` may read: they still need a token."""
 
-    def clear(self) -> None:
-        """Begin the answer anew; say whether the asking page may read it."""
-        super().clear()
+    def build_headers(self) -> dict[str, str]:
+        """Say whether the asking page may read the answer."""
         origin = self.request.headers.get("Origin")
-        if origin is not None:
-            self._headers["Vary"] = "Origin"
-            if origin in self.app.settings.api.cors_origins:
-                self._headers["Access-Control-Allow-Origin"] = origin
+        if origin is None:
+            return {}
+        headers = {"Vary": "Origin"}
+        if origin in self.app.settings.api.cors_origins:
+            headers["Access-Control-Allow-Origin"] = origin
+        return headers
 
     async def options(self) -> None:
         """Answer a browser that asks before it asks (CORS)."""
@@ -62,26 +64,21 @@ class EventStream(_Log):
     """`/v1/events/stream`: Server-Sent Events; `id:` is the sequence number."""
 
     scopes: ClassVar = {"GET": READERS}
-    head = Handler.head
-    _follower: Follower | None = None
+    head = None
 
     async def get(self) -> None:
         """Follow the log from `Last-Event-ID` or `after`, or from now on."""
         feed = self.application.feed
-        self._follower = follower = await feed.join(self.caller, self._find_start())
+        follower = await feed.join(self.caller, self._find_start())
+        self.connection.set_close_callback(lambda: feed.dismiss(follower))
         try:
             await self._begin()
             while not follower.is_over:
                 await self._pass_on(follower)
         except (StreamClosedError, TimeoutError):
-            self.request.connection.stream.close()  # type: ignore[union-attr]
+            self.connection.stream.close()
         finally:
             feed.leave(follower)
-
-    def on_connection_close(self) -> None:
-        """End at once when the client leaves."""
-        if self._follower is not None:
-            self.application.feed.dismiss(self._follower)
 
     def _find_start(self) -> int | None:
         query = parse_query(self.request.query_arguments, {"after": parse_seq})
@@ -94,20 +91,17 @@ class EventStream(_Log):
             raise BadRequest(f"Last-Event-ID: {error}") from None
 
     async def _begin(self) -> None:
-        self._set_headers(
-            {
-                "Content-Type": "text/event-stream; charset=utf-8",
-                "Cache-Control": "no-store",
-                "X-Accel-Buffering": "no",  # nginx
-            }
-        )
-        self.write(b"retry: %d\n\n" % _RETRY_MS)
-        await self.flush()
+        headers = {
+            "Content-Type": "text/event-stream; charset=utf-8",
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",  # nginx
+        }
+        await self._write_headers(HTTPStatus.OK, headers, b"retry: %d\n\n" % _RETRY_MS)
 
     async def _pass_on(self, follower: Follower) -> None:
         """Write what is new, or a sign of life."""
         octets = await self.application.feed.take(
             follower, within_s=self.application.heartbeat_s
         )
-        self.write(octets or b": alive\n\n")
-        await asyncio.wait_for(self.flush(), _STUCK_S)
+        written = self.connection.write(octets or b": alive\n\n")
+        await asyncio.wait_for(written, _STUCK_S)
