@@ -77,11 +77,6 @@ def find_quotes(document: str) -> list[str]:
     return list(dict.fromkeys(quote.replace("\\|", "|") for quote in quotes))
 
 
-def find_programs(document: str) -> list[str]:
-    """Return the quotes that are command lines."""
-    return [q for q in find_quotes(document) if q.split()[0] in {"emailerctl", "curl"}]
-
-
 def split_commands(block: str) -> Iterator[str]:
     """Yield the commands of a shell block, those of several lines whole."""
     command = ""
@@ -100,7 +95,7 @@ def split_commands(block: str) -> Iterator[str]:
 def name_command(words: list[str]) -> str:
     """Return the words that name a command: `unknown resolve`, `retry`."""
     names = [word for word in words[1:3] if not word.startswith("-")]
-    return " ".join(names) if f"emailerctl {' '.join(names)}" in COMMANDS else names[0]
+    return " ".join(names if f"emailerctl {' '.join(names)}" in COMMANDS else names[:1])
 
 
 def shape_of(value: object) -> object:
@@ -284,25 +279,34 @@ class Installation:
         return process.wait(WITHIN_S)
 
     def follow(self, documented: str) -> None:
-        """Watch the log until it shows a message travel, then press Ctrl-C."""
+        """Watch the log while a message travels, then press Ctrl-C."""
+        process, _ = self.start(documented, "accepted")
+        log = self.world.folder / f"{len(self.running) - 1}.log"
         public = self.submit("ok", State.SENT)
-        process, line = self.start(documented, public)
-        assert "accepted" in line
+
+        def tells_all() -> bool:
+            lines = [line for line in log.read_text().splitlines() if public in line]
+            told = ("message.accepted", "recipient.marked", "recipient.handed_over")
+            return all(any(type_ in line for line in lines) for type_ in told)
+
+        self.wait(tells_all, log.read_text)
         assert self.stop(process, signal.SIGINT) == 130
 
     def call(self, documented: str) -> httpx.Response:
         """Ask as the curl line does, word for word where there is a curl."""
-        command = self.fill_in(documented)
-        method, url, headers, body = read_curl(command)
-        if shutil.which("curl", path=self.environment["PATH"]):
-            answer = self.type(command.replace("curl", "curl -i", 1))
-            head, _, content = answer.out.partition("\n\n")
-            assert answer.code == 0, answer.err
-            return httpx.Response(
-                int(head.split()[1]),
-                headers=[tuple(line.split(": ", 1)) for line in head.splitlines()[1:]],  # type: ignore[arg-type, misc]
-                content=content,
-            )
+        if not shutil.which("curl", path=self.environment["PATH"]):
+            return self.call_without_curl(documented)
+        command = self.fill_in(documented).replace("curl", "curl -i", 1)
+        result = self.type(command)
+        assert result.code == 0, result.err
+        head, _, content = result.out.partition("\n\n")
+        status, *fields = head.splitlines()
+        headers = dict(field.split(": ", 1) for field in fields)
+        return httpx.Response(int(status.split()[1]), headers=headers, content=content.encode())
+
+    def call_without_curl(self, documented: str) -> httpx.Response:
+        """Ask the same: method, URL, headers and body are those of the line."""
+        method, url, headers, body = read_curl(self.fill_in(documented))
         return httpx.request(method, url, headers=headers, content=body, trust_env=False)
 
     def restore(self) -> None:
@@ -354,7 +358,7 @@ class Installation:
 
     def check_call(self, command: str) -> None:
         """Post as README does: its answer, twice; and its mail, once."""
-        first, again = self.call(command), self.call(command)
+        first, again = self.call(command), self.call_without_curl(command)
         (documented,) = find_blocks(README, "json")
         example = json.loads(documented)
 
