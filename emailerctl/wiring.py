@@ -19,12 +19,15 @@ from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.providers import registry
+from emailerctl.providers.base import Abilities
 from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
 from emailerctl.settings import Section, Settings, locate
 from emailerctl.store import schema, sqlite
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
+
+Tables = Mapping[str, tuple[registry.Kind, Section]]
 
 _SALT = "settings_salt"
 
@@ -152,7 +155,7 @@ async def open_app(
             policy=_build_policy(settings),
             acceptance=Acceptance(
                 store,
-                _build_rules(settings, routing),
+                _build_rules(settings, routing, _find_abilities(tables)),
                 clock=clock,
                 rng=chance,
                 is_storage_low=is_storage_low,
@@ -213,7 +216,14 @@ def _build_policy(settings: Settings) -> RetryPolicy:
     )
 
 
-def _build_rules(settings: Settings, routing: Routing) -> AcceptRules:
+def _find_abilities(tables: Tables) -> dict[str, Abilities]:
+    """Return what the next hops can express, of those that do not take everything."""
+    return {name: kind.abilities for name, (kind, _table) in tables.items() if kind.abilities}
+
+
+def _build_rules(
+    settings: Settings, routing: Routing, abilities: Mapping[str, Abilities]
+) -> AcceptRules:
     defaults = settings.defaults
     local = settings.limits.allow_local_domains
     default_from = None
@@ -229,6 +239,7 @@ def _build_rules(settings: Settings, routing: Routing) -> AcceptRules:
         redirect_all_to=defaults.redirect_all_to,
         allow_local_domains=local,
         doubtful_hops=frozenset(routing.names - {SANDBOX}),
+        abilities=abilities,
         max_backlog=settings.api.max_waiting,
     )
 

@@ -6,7 +6,7 @@ of the store (the key, suppressions, the token's end, its rate) is checked insid
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
 
@@ -38,6 +38,7 @@ from emailerctl.models.message import (
     Receipt,
     RecipientKind,
 )
+from emailerctl.providers.base import Abilities, Traits, find_faults
 from emailerctl.store.base import IdTaken, Store
 
 _SOON_MS = 3_600_000  # an expiry within the hour leaves an operator little time
@@ -53,6 +54,7 @@ class AcceptRules:
         redirect_all_to: every message goes there instead (staging), unless empty.
         doubtful_hops: next hops that can neither be looked up nor replayed: an unknown there
             waits for an operator.
+        abilities: of the next hops that can't carry everything.
         max_backlog: pieces of work waiting for a commit beyond which requests are refused.
     """
 
@@ -65,6 +67,7 @@ class AcceptRules:
     redirect_all_to: str = ""
     allow_local_domains: bool = False
     doubtful_hops: frozenset[str] = frozenset()
+    abilities: Mapping[str, Abilities] = field(default_factory=dict)
     max_backlog: int = 5_000
 
 
@@ -119,6 +122,8 @@ class Acceptance:
             submission = self._parse(fields, caller, now_ms)
             chain = self._choose_chain(submission, caller)
             times = plan_times(submission, now_ms)
+            message = self._build(submission, caller, chain, times, now_ms, known)
+            losses = self._find_incapable(submission, message, chain)
         except EmailerError:
             # The rules may have changed since: a replay is a replay all the same (P4).
             replay = await self._store.find_by_key(known.hash) if known.hash else None
@@ -126,10 +131,10 @@ class Acceptance:
                 raise
             return self._recognise(replay, known)
         while True:
-            message = self._build(submission, caller, chain, times, now_ms, known)
             try:
                 receipt = await self._store.add(message, now_ms=now_ms)
             except IdTaken:
+                message = self._build(submission, caller, chain, times, now_ms, known)
                 continue
             except (
                 OutcomeUnknown
@@ -141,7 +146,7 @@ class Acceptance:
                 ) from error
             if receipt.is_replay:
                 return self._recognise(receipt, known)
-            warnings = tuple(self._warn(message, receipt, chain))
+            warnings = (*self._warn(message, receipt, chain), *losses)
             return receipt._replace(warnings=warnings) if warnings else receipt
 
     def _check_room(self) -> None:
@@ -252,6 +257,36 @@ class Acceptance:
         headers = {**submission.draft.headers, **({_ORIGINAL_TO: original} if original else {})}
         draft = replace(submission.draft, headers=headers)
         return draft, (NewRecipient(target, RecipientKind.TO),)
+
+    def _find_incapable(
+        self, submission: Submission, message: NewMessage, chain: tuple[str, ...]
+    ) -> list[Notice]:
+        """Return a warning for every next hop that can't carry this message and is skipped.
+
+        Raises:
+            Invalid: none of the chain can.
+        """
+        if not any(name in self._rules.abilities for name in chain):
+            return []
+        draft = submission.draft
+        traits = Traits(
+            recipients=len(message.recipients),
+            size_bytes=len(message.raw),
+            files=tuple(attachment.filename for attachment in draft.attachments),
+            has_inline=any(attachment.content_id for attachment in draft.attachments),
+            headers=tuple(draft.headers),
+            reply_to=len(draft.reply_to),
+            needs_smtputf8=message.needs_smtputf8,
+        )
+        faults = {
+            name: find_faults(self._rules.abilities[name], traits)
+            for name in chain
+            if name in self._rules.abilities
+        }
+        said = [f"{name}: {'; '.join(found)}" for name, found in faults.items() if found]
+        if len(said) == len(chain):
+            raise Invalid([Fault("", f"no next hop can carry it: {' / '.join(said)}")])
+        return [Notice("not_expressible", f"skipped for this message: {each}") for each in said]
 
     def _recognise(self, replay: Receipt, key: _Key) -> Receipt:
         """Return the earlier receipt if it answers the same request.

@@ -29,6 +29,7 @@ from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import OnUnknown, State, WaitingFor
 from emailerctl.models.message import Mailbox, NewMessage, Receipt, RecipientKind
+from emailerctl.providers.base import Abilities
 from emailerctl.store.base import Verb
 from emailerctl.store.sqlite import sqlite3
 from tests.contract.test_store_acceptance import suppression, token
@@ -505,3 +506,28 @@ async def test_an_unknown_outcome_names_the_message(
         await counter.accept()
 
     assert refusal.value.members["id"] == to_public(MESSAGE, asked[0].message_id)
+
+
+# what the next hops can express (P6)
+
+NARROW = Abilities(recipients=1, has_smtputf8=True)
+TWO = {"to": ["ann@example.org", "bob@example.org"]}
+
+
+async def test_what_no_next_hop_can_carry_is_refused(counter: Counter) -> None:
+    both = {"relay": NARROW, "backup": NARROW}
+    with pytest.raises(Invalid, match="no next hop can carry it: relay: 2 recipients"):
+        await counter.accept(TWO, abilities=both)
+    assert await counter.count() == 0
+
+    assert (await counter.accept(abilities=both)).warnings == ()
+
+
+async def test_a_next_hop_that_is_skipped_is_named(counter: Counter) -> None:
+    routing = Routing(("narrow", "relay"), frozenset({"narrow", "relay"}))
+
+    receipt = await counter.accept(TWO, routing=routing, abilities={"narrow": NARROW})
+
+    (warning,) = receipt.warnings
+    assert warning.code == "not_expressible"
+    assert "narrow: 2 recipients" in warning.detail
