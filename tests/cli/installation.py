@@ -109,7 +109,7 @@ def shape_of(value: object) -> object:
 
 def read_curl(command: str) -> tuple[str, str, dict[str, str], str | None]:
     """Return method, URL, headers and body of a curl line."""
-    words = iter(shlex.split(command)[1:])
+    words = iter(shlex.split(command.replace("\\\n", " "))[1:])
     url, headers, body = "", {}, None
     for word in words:
         if word == "-H":
