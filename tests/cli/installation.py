@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from emailerctl.models.ids import MESSAGE, parse_public, to_public
 from emailerctl.models.lifecycle import State
 from emailerctl.models.message import MessageView
 from emailerctl.settings import load
-from emailerctl.store.base import HopState, NextHop
+from emailerctl.store.base import HopState
 from emailerctl.wiring import App, open_app
 from tests.cli.world import ROOT, WITHIN_S, Result, World, build_environment
 from tests.house.test_commands import COMMANDS
@@ -280,7 +281,7 @@ class Installation:
 
     def follow(self, documented: str) -> None:
         """Watch the log while a message travels, then press Ctrl-C."""
-        process, _ = self.start(documented, "accepted")
+        process, _ = self.start(documented, "recipient")  # the head of its columns
         log = self.world.folder / f"{len(self.running) - 1}.log"
         public = self.submit("ok", State.SENT)
 
@@ -315,7 +316,10 @@ class Installation:
         async def open_all() -> bool:
             now_ms = self.app.clock.now_ms()
             await self.app.store.resume(actor="test", now_ms=now_ms)
-            await self.app.store.set_next_hop(NextHop(name="relay", state=HopState.OPEN))
+            for hop in await self.app.store.list_next_hops():
+                if hop.state is not HopState.OPEN:
+                    opened = replace(hop, state=HopState.OPEN, changed_ms=now_ms)
+                    await self.app.store.set_next_hop(opened)
             _epoch, tokens = await self.app.store.load_tokens()
             return any(token.revoked_ms is None for token in tokens)
 
