@@ -75,6 +75,7 @@ def test_the_first_steps_of_the_readme(installation: Installation) -> None:
         installation.follow(command)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", [README, RUNBOOK])
 def test_what_an_operator_is_told_to_type_works(
     installation: Installation, document: str
