@@ -249,7 +249,9 @@ def test_second_signal_ends_at_once(start: Start, secret: str, workers: int) -> 
         process.signal(signal.SIGCONT)
         process.wait(5)
         idle.settimeout(5)
-        assert idle.recv(1) == b""
+        # Closed; or reset, where nobody had accepted it yet when the process was stopped.
+        with suppress(ConnectionResetError):
+            assert idle.recv(1) == b""
 
 
 def test_failed_sync_ends_the_process_and_the_key_tells_the_truth(
