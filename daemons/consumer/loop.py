@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -21,21 +22,69 @@ _UNROUTED = ""  # work that was not routed yet (requeued, or its next hop left t
 _UNROUTED_AT_ONCE = 16
 _QUIET_MS = 1_000  # how long suspects are tried one by one before the others go on
 _CALM_MS = 1_000  # an attempt that ends its consumer has done so by then: others may follow
+_KEPT_FREE = 4  # one connection in so many is not for a domain that has all the others
+_SLOW_MS = 3_000  # a domain that keeps its share of connections for so long is slow
+_SHED_EVERY_S = 1.0
 
 
 @dataclass(slots=True)
 class _Lane:
     """A next hop's room: what runs for it, and the claims that wait for their turn.
 
+    A recipient domain never has all the connections, and what waits for one that is slow does
+    not fill the room (F-CO-06).
+
     Attributes:
         at_once: attempts side by side.
         used: claims in the room, running ones included.
+        running_for: when each attempt under way began (boot clock), by recipient domain.
     """
 
     at_once: int
     waiting: deque[Claim] = field(default_factory=deque)
     running: int = 0
     used: int = 0
+    running_for: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def share(self) -> int:
+        """Return how many connections one domain may have."""
+        return max(1, self.at_once - max(1, self.at_once // _KEPT_FREE))
+
+    def take(self, boot_ms: int) -> Claim | None:
+        """Take the first that waits and whose domains have room, and count it as running."""
+        for place, claim in enumerate(self.waiting):
+            domains = _find_domains(claim)
+            if all(len(self.running_for.get(name, ())) < self.share for name in domains):
+                del self.waiting[place]
+                for name in domains:
+                    self.running_for.setdefault(name, []).append(boot_ms)
+                return claim
+        return None
+
+    def end(self, claim: Claim, began_ms: int) -> None:
+        """Count an attempt that was taken at *began_ms* no more."""
+        for name in _find_domains(claim):
+            began = self.running_for[name]
+            began.remove(began_ms)
+            if not began:
+                del self.running_for[name]
+
+    def shed(self, boot_ms: int) -> list[Claim]:
+        """Take out what waits for domains that are slow."""
+        slow = {
+            name
+            for name, began in self.running_for.items()
+            if len(began) >= self.share and boot_ms - min(began) >= _SLOW_MS
+        }
+        if not slow or self.at_once == 1:
+            return []
+        waiting: deque[Claim] = deque()
+        shed: list[Claim] = []
+        for claim in self.waiting:
+            (waiting if slow.isdisjoint(_find_domains(claim)) else shed).append(claim)
+        self.waiting = waiting
+        return shed
 
     @property
     def room(self) -> int:
@@ -43,6 +92,10 @@ class _Lane:
         size = self.at_once * (1 + _AHEAD)
         room = size - self.used
         return room if room * 2 >= size else 0
+
+
+def _find_domains(claim: Claim) -> set[str]:
+    return {recipient.address.rpartition("@")[2] for recipient in claim.recipients}
 
 
 class Loop:
@@ -133,6 +186,7 @@ class Loop:
         try:
             while not self._stopping.is_set():
                 await self._wait_for_room()
+                await self._shed()
                 take = asyncio.ensure_future(queue.take(self._batch, self._poll))
                 await asyncio.wait({take, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 if not take.done():
@@ -166,28 +220,40 @@ class Loop:
         lane.used += 1
         lane.waiting.append(claim)
         self._calm_from_ms = self._clock.boot_ms() + _CALM_MS
+        self._man(lane)
+        self._on_change(self.in_flight)
+
+    def _man(self, lane: _Lane) -> None:
+        """Begin another line of attempts where a connection is free."""
         if lane.running < lane.at_once:
             lane.running += 1
             task = asyncio.create_task(self._work(lane))
             task.add_done_callback(self._attempts.pop)
             self._attempts[task] = None
-        self._on_change(self.in_flight)
+
+    async def _shed(self) -> None:
+        """Put aside what waits for slow domains, so that others get to their turn."""
+        for lane in self._lanes.values():
+            for claim in lane.shed(self._clock.boot_ms()):
+                await self._delivery.put_aside(claim)
+                self._finish(lane)
 
     def _find_lane(self, claim: Claim) -> _Lane:
         return self._lanes.get(claim.next_hop) or self._lanes[_UNROUTED]
 
     async def _work(self, lane: _Lane) -> None:
-        """Deliver what waits in *lane*, one after the other, until nothing does."""
+        """Deliver what waits in *lane*, one after the other, until nothing can go."""
         task = asyncio.current_task()
         try:
-            while lane.waiting:
-                attempt = Attempt(lane.waiting.popleft(), started_ms=self._clock.now_ms())
+            while claim := lane.take(began_ms := self._clock.boot_ms()):
+                attempt = Attempt(claim, started_ms=self._clock.now_ms())
                 if task is not None:
                     self._attempts[task] = attempt
                 settling = None
                 try:
                     settling = await self._hand_over(attempt)
                 finally:
+                    lane.end(claim, began_ms)
                     if settling is None:
                         self._finish(lane)
                 if settling is not None:  # its commit is not waited for: the connection is free
@@ -231,7 +297,9 @@ class Loop:
             if any(lane.room for name, lane in self._lanes.items() if name != _UNROUTED):
                 return
             self._freed.clear()
-            await self._freed.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._freed.wait(), _SHED_EVERY_S)
+            await self._shed()
 
     async def keep_outcome(self, error: Unavailable) -> None:
         """Hold on to an outcome that can't be written: no new claims, loudly, then again."""

@@ -25,6 +25,7 @@ from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
 from emailerctl.providers.base import MarkRefused, Outgoing, Provider, Sending
 from emailerctl.store.base import AttemptResult, Claim, Settlement, Store
 
+_ASIDE_MS = 15_000  # what is for a slow domain goes behind what is due for others
 _PARKED_MS = 30_000  # a message whose whole chain is shut looks again after about this long
 
 T = TypeVar("T")
@@ -304,13 +305,24 @@ class Delivery:
         if self._may_expire() and now_ms >= claim.age_from_ms + self._policy.max_age_ms:
             await self._abandon(claim, Reason.EXHAUSTED)
             return
-        wait_ms = _PARKED_MS + round(_PARKED_MS * self._rng.random())
-        due_ms = now_ms + wait_ms
+        next_hop = chain[0] if chain else ""
+        await self._wait_for_next_hop(claim, _PARKED_MS, next_hop=next_hop, index=0)
+
+    async def put_aside(self, claim: Claim) -> None:
+        """Let a message for a slow recipient domain wait: no attempt is charged (F-CO-06)."""
+        await self._wait_for_next_hop(
+            claim, _ASIDE_MS, next_hop=claim.next_hop, index=claim.chain_index
+        )
+
+    async def _wait_for_next_hop(
+        self, claim: Claim, wait_ms: int, *, next_hop: str, index: int
+    ) -> None:
+        """Give a claim back, due after once to twice *wait_ms*, or in time to expire."""
+        now_ms = self._clock.now_ms()
+        due_ms = now_ms + wait_ms + round(wait_ms * self._rng.random())
         if claim.expires_ms is not None and claim.expires_ms > now_ms:
             due_ms = min(due_ms, claim.expires_ms)
-        await self._release(
-            claim, due_ms, WaitingFor.NEXT_HOP, next_hop=chain[0] if chain else "", index=0
-        )
+        await self._release(claim, due_ms, WaitingFor.NEXT_HOP, next_hop=next_hop, index=index)
 
     async def _give_back(self, claim: Claim, chain: Sequence[str], index: int) -> None:
         """Give back a claim of which nothing has left."""

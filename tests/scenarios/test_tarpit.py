@@ -23,6 +23,21 @@ async def test_it_does_not_starve_another_next_hop(
     assert {(await world.load(message_id)).state for message_id in stuck} == {State.QUEUED}
 
 
+async def test_a_slow_recipient_domain_does_not_starve_the_others(create: Create) -> None:
+    """F-CO-06: neither the connections of its next hop nor the room before them are all its."""
+    world = await create(consumer__concurrency=4)
+    stuck = [await world.submit(f"tarpit-55+{n}@slow.example") for n in range(60)]
+    await world.start_consumer()
+    quick = [await world.submit(world.address()) for _ in range(20)]
+
+    for message_id in quick:
+        await world.until(message_id, State.SENT, within=20)
+
+    waiting = [(await world.load(message_id)).recipients[0] for message_id in stuck]
+    assert {recipient.state for recipient in waiting} == {State.QUEUED}
+    assert "next_hop" in {recipient.waiting_for for recipient in waiting}
+
+
 async def test_it_does_not_starve_others_after_a_crash_either(
     create: Create, relay: SmtpServer, start_smtpd: Callable[..., SmtpServer]
 ) -> None:
