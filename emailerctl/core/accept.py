@@ -12,7 +12,7 @@ from random import Random
 
 from emailerctl.core.idempotency import check_key, differing_fields, fingerprint, hash_key
 from emailerctl.core.mime import build_raw
-from emailerctl.core.route import Routing, build_chain
+from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
 from emailerctl.core.submission import Limits, Submission, Times, parse_submission, plan_times
 from emailerctl.errors import (
     EmailerError,
@@ -120,9 +120,8 @@ class Acceptance:
         now_ms = self._clock.now_ms()
         try:
             submission = self._parse(fields, caller, now_ms)
-            chain = self._choose_chain(submission, caller)
             times = plan_times(submission, now_ms)
-            message = self._build(submission, caller, chain, times, now_ms, known)
+            message, chain = self._build(submission, caller, times, now_ms, known)
             losses = self._find_incapable(submission, message, chain)
         except EmailerError:
             # The rules may have changed since: a replay is a replay all the same (P4).
@@ -134,7 +133,7 @@ class Acceptance:
             try:
                 receipt = await self._store.add(message, now_ms=now_ms)
             except IdTaken:
-                message = self._build(submission, caller, chain, times, now_ms, known)
+                message, chain = self._build(submission, caller, times, now_ms, known)
                 continue
             except (
                 OutcomeUnknown
@@ -180,8 +179,14 @@ class Acceptance:
         _check_limits(submission, caller)
         return submission
 
-    def _choose_chain(self, submission: Submission, caller: Caller) -> tuple[str, ...]:
-        """Return the chain of next hops.
+    def _choose_route(
+        self,
+        submission: Submission,
+        caller: Caller,
+        message_id: int,
+        recipients: tuple[NewRecipient, ...],
+    ) -> Route:
+        """Return the chain of next hops, and why it is that one.
 
         Raises:
             Invalid: the named provider does not exist, or nothing is set up to send with.
@@ -191,24 +196,37 @@ class Acceptance:
             known = ", ".join(sorted(routing.names)) or "none"
             detail = f"there is no provider {submission.provider!r}; known: {known}"
             raise Invalid([Fault("/provider", detail)])
-        chain = build_chain(routing, provider=submission.provider, is_test=caller.is_test)
-        if not chain:
+        facts = RouteFacts(
+            message_id=message_id,
+            header_from=submission.draft.header_from.address,
+            recipients=[recipient.address for recipient in recipients],
+            service=caller.service,
+            priority=submission.priority,
+            tags=submission.tags,
+            template=submission.template.name if submission.template else "",
+            token=caller.name if caller.token_id else "",
+            provider=submission.provider,
+            is_test=caller.is_test,
+        )
+        route = explain_route(routing, facts)
+        if not route.chain:
             raise Invalid(
                 [Fault("", "no next hop is set up: [routing] default names no provider")]
             )
-        return tuple(chain)
+        return route
 
     def _build(
         self,
         submission: Submission,
         caller: Caller,
-        chain: tuple[str, ...],
         times: Times,
         now_ms: int,
         key: _Key,
-    ) -> NewMessage:
+    ) -> tuple[NewMessage, tuple[str, ...]]:
+        """Return the message and its chain, which may depend on its id."""
         message_id = build_message_id(now_ms, self._rng)
         draft, recipients = self._redirect(submission)
+        route = self._choose_route(submission, caller, message_id, recipients)
         header_from = draft.header_from.address
         domain = header_from.rpartition("@")[2]
         raw = build_raw(
@@ -216,7 +234,7 @@ class Acceptance:
             message_id_header=f"<{to_public(MESSAGE, message_id)}@{domain}>",
             date_ms=times.due_ms,
         )
-        return NewMessage(
+        message = NewMessage(
             message_id=message_id,
             service=caller.service,
             token_id=caller.token_id,
@@ -228,7 +246,8 @@ class Acceptance:
             priority=submission.priority,
             on_unknown=submission.on_unknown,
             provider=submission.provider,
-            next_hop=chain[0],
+            next_hop=route.chain[0],
+            route=route.reason,
             is_test=caller.is_test,
             envelope_sender=self._rules.envelope_sender or header_from,
             header_from=header_from,
@@ -243,6 +262,7 @@ class Acceptance:
             fingerprint=key.fingerprint,
             recipient_rate=caller.limits.recipient_rate,
         )
+        return message, route.chain
 
     def _redirect(self, submission: Submission) -> tuple[Draft, tuple[NewRecipient, ...]]:
         """Send to one address instead of all, naming the others in a header (staging)."""
