@@ -88,6 +88,7 @@ class AttemptResult(NamedTuple):
         due_ms, waiting_for, next_hop, chain_index, schedule_step: where the recipients that
             stay queued go from here.
         route: why it went to this next hop.
+        can_ask: what it leaves unknown can be asked about later.
     """
 
     settlements: Mapping[int, Settlement]
@@ -103,6 +104,63 @@ class AttemptResult(NamedTuple):
     dialogue: str = ""
     is_recorded: bool = True
     route: str = ""
+    can_ask: bool = False
+
+
+class Doubt(NamedTuple):
+    """An attempt that was never answered, taken by one process to ask about it.
+
+    Attributes:
+        recipients: those in doubt because of it.
+        carried: all whom its request named, whatever has become of them.
+        since_ms: when it began.
+        ended_ms: when its consumer gave it up; None: it was interrupted.
+        boot_id, marked_boot_ms: when its last byte left, on the boot clock of that boot.
+        asked: how often it was asked about; repeated requests count too.
+        replayed: how often its request was repeated, the last time at `replayed_boot_ms`.
+        resend_at_ms: when policy `resend` sends again; None under `ask`.
+    """
+
+    message_id: int
+    attempt: int
+    provider: str
+    recipients: tuple[EnvelopeRecipient, ...]
+    carried: tuple[EnvelopeRecipient, ...]
+    service: str
+    since_ms: int
+    ended_ms: int | None
+    open_until_ms: int | None
+    boot_id: str | None
+    marked_boot_ms: int | None
+    asked: int
+    replayed: int
+    replayed_boot_ms: int | None
+    resend_at_ms: int | None
+    expires_ms: int | None
+    priority: Priority
+    on_unknown: OnUnknown
+    envelope_sender: str
+    header_from: str
+    needs_smtputf8: bool
+    tags: tuple[str, ...]
+    metadata: Mapping[str, str]
+
+
+class Conclusion(NamedTuple):
+    """What an answer means for one recipient in doubt.
+
+    Attributes:
+        cause: None: it decides nothing.
+        attempt: whose copy was found.
+        evidence: for the event.
+    """
+
+    cause: Cause | None
+    attempt: int
+    evidence: Mapping[str, object]
+    provider_message_id: str = ""
+    reply: str = ""
+    code: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +342,8 @@ class Unknown:
     Attributes:
         open_until_ms: before it a late answer may still come.
         resend_at_ms: when policy `resend` sends again; None under `ask`.
+        ask_at_ms: when the next hop is asked next; None: it is not.
+        started_ms: when the attempt began.
     """
 
     message_id: int
@@ -299,6 +359,8 @@ class Unknown:
     resend_at_ms: int | None
     expires_ms: int | None
     is_expired: bool
+    ask_at_ms: int | None = None
+    started_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -439,6 +501,42 @@ class Store(Protocol):
         """Write an event that changes no state."""
         ...
 
+    # doubts
+
+    async def take_doubts(self, *, now_ms: int, until_ms: int, limit: int) -> list[Doubt]:
+        """Give the doubts that are to be asked about now to one process, until *until_ms*."""
+        ...
+
+    async def mark_replay(
+        self, doubt: Doubt, *, now_ms: int, boot_ms: int, final_reply_ms: int, may_expire: bool
+    ) -> bool:
+        """Commit that the request of an unanswered attempt leaves again, with its key.
+
+        False: somebody else repeated it, a recipient that it names is no longer in doubt about
+        it (queued again, held, cancelled …), suppressed or expired.  From here on no order and
+        no earlier answer queues it again before an answer can have come.
+        """
+        ...
+
+    async def conclude(
+        self,
+        doubt: Doubt,
+        conclusions: Mapping[int, Conclusion],
+        *,
+        next_ms: int | None,
+        now_ms: int,
+    ) -> None:
+        """Write what was learnt; who stays in doubt is asked about at *next_ms*, or no more.
+
+        Steps as evidence may.  "Not sent" counts only while the request was not repeated since
+        the doubt was taken.
+        """
+        ...
+
+    async def put_off(self, doubt: Doubt, *, at_ms: int) -> None:
+        """Ask about it at *at_ms*: nothing was learnt, and nothing asked."""
+        ...
+
     # consumers
 
     async def register(self, consumer: Consumer) -> None:
@@ -464,8 +562,11 @@ class Store(Protocol):
         now_ms: int,
         boot_ms: int,
         resend_after_ms: int,
+        askable: Collection[str] = (),
     ) -> int:
         """End the leases of a consumer; return how many messages that touched.
+
+        *askable*: the next hops that can be asked what became of an attempt.
 
         *is_dead*: the process is gone, all its leases are void and the consumer has ended.
         *is_lapsed*: its right ran out, so unmarked claims are void.  A marked claim is over

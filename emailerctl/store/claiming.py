@@ -30,6 +30,7 @@ from emailerctl.store.steps import (
     EXPIRE,
     Target,
     end_work_if_done,
+    find_marked_boot,
     set_doubt_timers,
     set_timer,
     step,
@@ -194,13 +195,14 @@ def void(
     now_ms: int,
     boot_ms: int,
     resend_after_ms: int,
+    askable: Collection[str] = (),
 ) -> int:
     """End the leases of a consumer that died or lapsed, and those that ended by themselves."""
     leases = find_leases_over(
         tx, consumer_id, is_dead=is_dead, is_lapsed=is_lapsed, boot_ms=boot_ms
     )
     for lease in leases:
-        _lose_lease(tx, lease, now_ms, resend_after_ms)
+        _lose_lease(tx, lease, now_ms, resend_after_ms, askable)
     if is_dead:
         tx.run(sql.END_CONSUMER, {"id": consumer_id, "now": now_ms})
     return len(leases)
@@ -221,9 +223,11 @@ def find_leases_over(
     )
 
 
-def _lose_lease(tx: Tx, lease: Any, now_ms: int, resend_after_ms: int) -> None:
+def _lose_lease(
+    tx: Tx, lease: Any, now_ms: int, resend_after_ms: int, askable: Collection[str]
+) -> None:
     message_id, marked_ms, open_until_ms, attempt, is_alone, lost, token = lease[:7]
-    content_hash, service, expires_ms, on_unknown = lease[7:]
+    lease_until_ms, boot_id, content_hash, service, expires_ms, on_unknown = lease[7:]
     lost += 1 if is_alone else 0
     tx.run(sql.LOSE_LEASE, {"message_id": message_id, "lease_token": token, "lost": lost})
     everyone: Any = tx.all(sql.RECIPIENTS, {"message_id": message_id})
@@ -249,17 +253,31 @@ def _lose_lease(tx: Tx, lease: Any, now_ms: int, resend_after_ms: int) -> None:
             expires_ms=expires_ms,
             now_ms=now_ms,
             final_reply_ms=resend_after_ms,
+            can_ask=provider in askable,
         )
     if marked_ms is not None:
-        _write_interrupted(
-            tx,
-            message_id,
-            attempt,
-            provider,
-            marked_ms,
-            open_until_ms,
-            content_hash,
-            [row[0] for row in everyone if row[7] == attempt],
+        tx.run(
+            sql.ADD_ATTEMPT,
+            {
+                "message_id": message_id,
+                "n": attempt,
+                "provider": provider,
+                "phase": Phase.ANSWER,
+                "outcome": Kind.UNKNOWN,
+                "code": None,
+                "enhanced_status": "",
+                "reply": "",
+                "provider_message_id": "",
+                "started_at": marked_ms,
+                "ended_at": None,
+                "open_until_at": open_until_ms,
+                "hash": content_hash,
+                "recipients": to_json([row[0] for row in everyone if row[7] == attempt]),
+                "dialogue": "",
+                "route": "",
+                "boot_id": boot_id,
+                "marked_boot_at": find_marked_boot(lease_until_ms, open_until_ms, marked_ms),
+            },
         )
     if lost >= LOST_ALONE_LIMIT:
         queued = [(row[0], row[1]) for row in everyone if row[3] == State.QUEUED]
@@ -267,40 +285,6 @@ def _lose_lease(tx: Tx, lease: Any, now_ms: int, resend_after_ms: int) -> None:
     end_work_if_done(tx, message_id)
     summarise(tx, message_id, now_ms)
     tx.has_new_work = True
-
-
-def _write_interrupted(
-    tx: Tx,
-    message_id: int,
-    attempt: int,
-    provider: str,
-    marked_ms: int,
-    open_until_ms: int | None,
-    content_hash: bytes,
-    marked: list[int],
-) -> None:
-    """Write the row of an attempt that was marked and will never settle."""
-    tx.run(
-        sql.ADD_ATTEMPT,
-        {
-            "message_id": message_id,
-            "n": attempt,
-            "provider": provider,
-            "phase": Phase.ANSWER,
-            "outcome": Kind.UNKNOWN,
-            "code": None,
-            "enhanced_status": "",
-            "reply": "",
-            "provider_message_id": "",
-            "started_at": marked_ms,
-            "ended_at": None,
-            "open_until_at": open_until_ms,
-            "hash": content_hash,
-            "recipients": to_json(marked),
-            "dialogue": "",
-            "route": "",
-        },
-    )
 
 
 def _hold_killer(

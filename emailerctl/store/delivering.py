@@ -24,6 +24,7 @@ from emailerctl.store.steps import (
     Target,
     end_work_if_done,
     is_suppressed,
+    find_marked_boot,
     is_working,
     requeue,
     set_doubt_timers,
@@ -132,14 +133,16 @@ def settle(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> bool:
     )
     if lease is None:
         return False
-    open_until_ms = lease[0]
+    open_until_ms, marked_ms, lease_until_ms, boot_id = lease
     after: dict[int, State] = {}
     for recipient in claim.recipients:
         settlement = result.settlements.get(recipient.n)
         if settlement is not None:
             after[recipient.n] = _settle_one(tx, claim, recipient, settlement, result, now_ms)
     if result.is_recorded:
-        _write_attempt(tx, claim, result, now_ms, open_until_ms)
+        marked_boot_ms = find_marked_boot(lease_until_ms, open_until_ms, marked_ms)
+        row = to_attempt_row(claim, result, now_ms, open_until_ms)
+        tx.run(sql.ADD_ATTEMPT, {**row, "boot_id": boot_id, "marked_boot_at": marked_boot_ms})
     if not (claim.is_whole and len(after) == len(claim.recipients)):
         _leave_rest(tx, claim, result, after, now_ms)
         return True
@@ -224,14 +227,9 @@ def _settle_one(
             now_ms=now_ms,
             final_reply_ms=0,
             resend_at_ms=settlement.resend_at_ms,
+            can_ask=result.can_ask,
         )
     return state
-
-
-def _write_attempt(
-    tx: Tx, claim: Claim, result: AttemptResult, now_ms: int, open_until_ms: int | None
-) -> None:
-    tx.run(sql.ADD_ATTEMPT, to_attempt_row(claim, result, now_ms, open_until_ms))
 
 
 def to_attempt_row(
@@ -256,6 +254,8 @@ def to_attempt_row(
         "recipients": to_json(sorted(result.settlements)),
         "dialogue": result.dialogue,
         "route": result.route,
+        "boot_id": None,
+        "marked_boot_at": None,
     }
 
 
@@ -278,7 +278,7 @@ _EVIDENCE = {
 
 def testify(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> None:
     """Write a late answer to a lost lease: keyed by the attempt, stepping as evidence may."""
-    _write_attempt(tx, claim, result, now_ms, None)
+    tx.run(sql.ADD_ATTEMPT, to_attempt_row(claim, result, now_ms, None))
     is_queued_again = False
     for recipient in claim.recipients:
         settlement = result.settlements.get(recipient.n)
@@ -312,6 +312,25 @@ def testify(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> None:
     summarise(tx, claim.message_id, now_ms)
 
 
+_ANSWERS = frozenset({Cause.REFUSED, Cause.ABANDONED, Cause.RESOLVED_NOT_SENT})
+
+
+def _find_objection(
+    tx: Tx, message_id: int, cause: Cause, attempt: int, newest: int, replayed: int
+) -> str:
+    """Say why a later word does not count; empty where it does."""
+    if not 1 <= attempt <= newest:
+        return "about no attempt of ours"
+    if cause in POSITIVE_EVIDENCE:
+        return ""
+    if attempt != newest:
+        return "about an earlier attempt"
+    row = tx.one(sql.REPLAYED, {"message_id": message_id, "attempt": attempt})
+    if cause in _ANSWERS and row is not None and row[0] != replayed:
+        return "the request was repeated since"
+    return ""
+
+
 def apply_evidence(
     tx: Tx,
     message_id: int,
@@ -324,20 +343,21 @@ def apply_evidence(
     reply: str = "",
     reason: Reason | None = None,
     data: Mapping[str, object] | None = None,
+    replayed: int = 0,
 ) -> State | None:
     """Step on a later word about an attempt; None where there is no such recipient.
 
     Only an attempt past its mark has evidence.  Positive counts for any of them, negative only
-    for the newest, and is an event with from = to otherwise.
+    for the newest, and is an event with from = to otherwise: so is an answer that does not know
+    of the repetitions of the request, of which it knows *replayed*.
     """
     row: Any = tx.one(sql.RECIPIENT, {"message_id": message_id, "n": n})
     if row is None:
         return None
     state, address, newest, service = State(row[0]), row[1], row[2], row[3]
     target = Target(message_id, n, address, service)
-    is_marked = 1 <= attempt <= newest
-    if not is_marked or (cause not in POSITIVE_EVIDENCE and attempt != newest):
-        note = "about an earlier attempt" if is_marked else "about no attempt of ours"
+    note = _find_objection(tx, message_id, cause, attempt, newest, replayed)
+    if note:
         write_event(
             tx,
             f"recipient.{cause}",

@@ -165,8 +165,9 @@ MARK_WORK = """
 EXPIRY = "SELECT expires_at FROM messages WHERE id = :message_id"
 
 HELD_LEASE = """
-    SELECT open_until_at FROM work
-     WHERE message_id = :message_id AND lease_token = :lease_token
+    SELECT w.open_until_at, w.marked_at, w.lease_until, c.boot_id
+      FROM work w LEFT JOIN consumers c ON c.id = w.lease_owner
+     WHERE w.message_id = :message_id AND w.lease_token = :lease_token
 """
 
 GIVE_BACK = """
@@ -224,11 +225,11 @@ ADD_ATTEMPT = """
     INSERT INTO attempts (
         message_id, n, provider, phase, outcome, code, enhanced_status, reply,
         provider_message_id, started_at, ended_at, open_until_at, hash, recipients, dialogue,
-        route
+        route, boot_id, marked_boot_at
     ) VALUES (
         :message_id, :n, :provider, :phase, :outcome, :code, :enhanced_status, :reply,
         :provider_message_id, :started_at, :ended_at, :open_until_at, :hash, :recipients,
-        :dialogue, :route
+        :dialogue, :route, :boot_id, :marked_boot_at
     ) ON CONFLICT (message_id, n) DO UPDATE
        SET provider = excluded.provider, phase = excluded.phase, outcome = excluded.outcome,
            code = excluded.code, enhanced_status = excluded.enhanced_status,
@@ -245,9 +246,92 @@ ADD_TIMER = """
 
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
 
+# Nothing is sent again before the next hop was asked, where it can be.
 DUE_TIMERS = """
-    SELECT message_id, n, what FROM timers
-     WHERE at <= :now AND (:may_expire = 1 OR what <> 'expire') ORDER BY at LIMIT :limit
+    SELECT t.message_id, t.n, t.what FROM timers t
+     WHERE t.at <= :now AND t.what <> 'ask' AND (:may_expire = 1 OR t.what <> 'expire')
+       AND (t.what <> 'resend'
+            OR NOT EXISTS (SELECT 1 FROM timers a
+                            WHERE a.message_id = t.message_id AND a.n = t.n AND a.what = 'ask'))
+     ORDER BY t.at LIMIT :limit
+"""
+
+# doubts: what can be asked about an attempt that was never answered
+
+DUE_ASKS = """
+    SELECT DISTINCT t.message_id, r.attempt, r.state = 'unknown'
+      FROM timers t LEFT JOIN recipients r ON r.message_id = t.message_id AND r.n = t.n
+     WHERE t.what = 'ask' AND t.at <= :now ORDER BY t.at LIMIT :limit
+"""
+
+HAS_DUE_ASK = "SELECT 1 FROM timers WHERE what = 'ask' AND at <= :now LIMIT 1"
+
+END_IDLE_ASKS = """
+    DELETE FROM timers
+     WHERE message_id = :message_id AND what = 'ask'
+       AND NOT EXISTS (SELECT 1 FROM recipients r
+                        WHERE r.message_id = timers.message_id AND r.n = timers.n
+                          AND r.state = 'unknown')
+"""
+
+# While one process asks, and until it has said when next, nobody else does.
+SET_ASKS = """
+    UPDATE timers SET at = :at
+     WHERE message_id = :message_id AND what = 'ask'
+       AND n IN (SELECT n FROM recipients
+                  WHERE message_id = :message_id AND attempt = :attempt AND state = 'unknown')
+"""
+
+DOUBTFUL = """
+    SELECT r.n, r.address, t.at
+      FROM recipients r
+      JOIN timers k ON k.message_id = r.message_id AND k.n = r.n AND k.what = 'ask'
+      LEFT JOIN timers t ON t.message_id = r.message_id AND t.n = r.n AND t.what = 'resend'
+     WHERE r.message_id = :message_id AND r.attempt = :attempt AND r.state = 'unknown'
+     ORDER BY r.n
+"""
+
+CARRIED = """
+    SELECT r.n, r.address, r.state, r.attempt
+      FROM recipients r
+     WHERE r.message_id = :message_id
+       AND r.n IN (SELECT e.n FROM events e
+                    WHERE e.message_id = :message_id AND e.type = 'recipient.marked'
+                      AND e.attempt = :attempt)
+     ORDER BY r.n
+"""
+
+DOUBT_FACTS = """
+    SELECT m.service, m.expires_at, m.priority, m.on_unknown, m.envelope_sender, m.header_from,
+           m.needs_smtputf8, m.tags, m.metadata, a.provider, a.started_at, a.ended_at,
+           a.open_until_at, a.boot_id, a.marked_boot_at, a.asked, a.replayed,
+           a.replayed_boot_at
+      FROM messages m JOIN attempts a ON a.message_id = m.id
+     WHERE m.id = :message_id AND a.n = :attempt
+"""
+
+MARK_REPLAY = """
+    UPDATE attempts
+       SET replayed = replayed + 1, replayed_boot_at = :boot,
+           open_until_at = CASE WHEN open_until_at > :open_until_at THEN open_until_at
+                                ELSE :open_until_at END
+     WHERE message_id = :message_id AND n = :attempt AND replayed = :replayed
+       AND outcome = 'unknown'
+"""
+
+REPLAYED = "SELECT replayed FROM attempts WHERE message_id = :message_id AND n = :attempt"
+
+NOTE_ASKED = """
+    UPDATE attempts
+       SET asked = asked + 1,
+           provider_message_id = CASE WHEN :provider_message_id = '' THEN provider_message_id
+                                      ELSE :provider_message_id END
+     WHERE message_id = :message_id AND n = :attempt
+"""
+
+ANSWER_ATTEMPT = """
+    UPDATE attempts SET outcome = 'accepted', code = :code, reply = :reply, ended_at = :now
+     WHERE message_id = :message_id AND n = :attempt AND outcome = 'unknown'
 """
 
 END_TIMER = """
@@ -290,8 +374,10 @@ CONSUMERS = """
 # marked lease ends with its own time.
 LEASES_OVER = """
     SELECT w.message_id, w.marked_at, w.open_until_at, w.attempt, w.is_alone, w.lost,
-           w.lease_token, m.content_hash, m.service, m.expires_at, m.on_unknown
+           w.lease_token, w.lease_until, c.boot_id, m.content_hash, m.service, m.expires_at,
+           m.on_unknown
       FROM work w JOIN messages m ON m.id = w.message_id
+                  LEFT JOIN consumers c ON c.id = w.lease_owner
      WHERE w.lease_token IS NOT NULL AND w.lease_owner = :consumer_id
        AND (:is_dead = 1 OR w.lease_until <= :boot
             OR (:is_lapsed = 1 AND w.lease_until IS NULL))
@@ -466,11 +552,12 @@ FIRST_SEQ_SINCE = (
 
 UNKNOWN = """
     SELECT r.message_id, r.n, r.address, m.service, m.subject, r.provider, r.attempt,
-           r.changed_at, a.open_until_at, m.on_unknown, t.at, m.expires_at
+           r.changed_at, a.open_until_at, m.on_unknown, t.at, m.expires_at, k.at, a.started_at
       FROM recipients r
       JOIN messages m ON m.id = r.message_id
       LEFT JOIN attempts a ON a.message_id = r.message_id AND a.n = r.attempt
       LEFT JOIN timers t ON t.message_id = r.message_id AND t.n = r.n AND t.what = 'resend'
+      LEFT JOIN timers k ON k.message_id = r.message_id AND k.n = r.n AND k.what = 'ask'
      WHERE r.state = 'unknown' AND (:service IS NULL OR m.service = :service)
      ORDER BY r.message_id, r.n LIMIT :limit
 """

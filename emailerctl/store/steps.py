@@ -26,6 +26,7 @@ from emailerctl.store.driver import Tx
 
 RESEND = "resend"
 EXPIRE = "expire"
+ASK = "ask"
 
 _encode = msgspec.json.Encoder().encode
 
@@ -213,8 +214,11 @@ def set_doubt_timers(
     now_ms: int,
     final_reply_ms: int,
     resend_at_ms: int | None = None,
+    can_ask: bool = False,
 ) -> None:
-    """Remember what must happen later to an unknown recipient: resend, expiry."""
+    """Remember what must happen later to an unknown recipient: asking, resend, expiry."""
+    if can_ask:
+        set_timer(tx, message_id, n, ASK, now_ms)
     if on_unknown is OnUnknown.RESEND:
         at = resend_at_ms
         if at is None:
@@ -222,6 +226,15 @@ def set_doubt_timers(
         set_timer(tx, message_id, n, RESEND, at)
     if expires_ms is not None:
         set_timer(tx, message_id, n, EXPIRE, expires_ms)
+
+
+def find_marked_boot(
+    lease_until_ms: int | None, open_until_ms: int | None, marked_ms: int | None
+) -> int | None:
+    """Return when a lease was marked, on the boot clock: both of its ends are as far from it."""
+    if lease_until_ms is None or open_until_ms is None or marked_ms is None:
+        return None
+    return lease_until_ms - (open_until_ms - marked_ms)
 
 
 def set_timer(tx: Tx, message_id: int, n: int, what: str, at_ms: int) -> None:
