@@ -198,7 +198,8 @@ def build(kind: str) -> dict[str, Any]:
     from emailerctl.models.clock import SystemClock
     from emailerctl.models.message import Attachment, Draft, EnvelopeRecipient, Mailbox
     from emailerctl.providers.base import Outgoing
-    from emailerctl.providers.http import HttpNextHop, Request
+    from emailerctl.providers.http import HttpNextHop
+    from emailerctl.providers.http_client import Request
     from emailerctl.providers.registry import KINDS
 
     file, image = MESSAGE["file"], MESSAGE["image"]

@@ -43,15 +43,13 @@ from emailerctl.providers.base import (
     select_metadata,
     select_tags,
 )
-from emailerctl.providers.http import (
+from emailerctl.providers.http import HttpNextHop, HttpSettings, from_status
+from emailerctl.providers.http_client import (
     Answer,
-    HttpNextHop,
-    HttpSettings,
     Request,
     Unreachable,
     build_basic_auth,
     build_multipart,
-    from_status,
     parse_json,
 )
 from emailerctl.providers.smtp_reply import clean

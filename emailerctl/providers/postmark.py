@@ -42,15 +42,17 @@ from emailerctl.providers.base import (
 )
 from emailerctl.providers.content import Addressed, Content, write_mailbox
 from emailerctl.providers.http import (
-    Answer,
     HttpSettings,
     PartsNextHop,
+    from_status,
+    verify_basic_auth,
+)
+from emailerctl.providers.http_client import (
+    Answer,
     Request,
     Unreachable,
     build_json,
-    from_status,
     parse_json,
-    verify_basic_auth,
 )
 from emailerctl.providers.smtp_reply import clean
 from emailerctl.settings import Text

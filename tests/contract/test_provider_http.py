@@ -20,7 +20,8 @@ import trustme
 
 from emailerctl.models.outcome import Alarm, Kind, Party, Phase
 from emailerctl.providers.base import DOT_WITHIN_MS, CanLookUp, MarkRefused
-from emailerctl.providers.http import Answer, HttpNextHop, Request
+from emailerctl.providers.http import HttpNextHop
+from emailerctl.providers.http_client import Answer, Request
 from tests.contract.http_client import (
     build_look_up,
     build_message,
