@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.retry import RetryPolicy
@@ -19,11 +20,12 @@ from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.providers import registry
-from emailerctl.providers.base import Abilities
+from emailerctl.providers.base import Abilities, CheckResult
 from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
 from emailerctl.settings import Section, Settings, locate
 from emailerctl.store import schema, sqlite
+from emailerctl.store.base import NextHop
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
@@ -85,6 +87,27 @@ class App:
                 concurrency=built.concurrency,
             )
         return hops
+
+    async def check_hop(self, standing: NextHop, *, within_s: float) -> list[CheckResult]:
+        """Talk to one next hop without sending, and say what works."""
+        name = standing.name
+        kind, settings = self.tables[name]
+        built = kind.build(name, settings, self.settings.consumer.concurrency, self.clock)
+        try:
+            return await check_hop(
+                built.provider,
+                kind.abilities,
+                standing=standing,
+                has_reports=kind.reports is not None,
+                within_s=within_s,
+            )
+        finally:
+            await built.provider.close()
+
+    @property
+    def abilities(self) -> Mapping[str, Abilities]:
+        """What the next hops can express, of those that do not take everything."""
+        return _find_abilities(self.tables)
 
     async def hash_settings(self) -> dict[str, str]:
         """Return what tells each next hop's settings apart, salted for this store."""

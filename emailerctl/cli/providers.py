@@ -1,20 +1,25 @@
 """`emailerctl providers`: the next hops and whether they take mail."""
 
 import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Context, Typer
+from typer import Argument, Context, Exit, Option, Typer
 
 from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Moment
 from emailerctl.core import shapes
 from emailerctl.errors import NotFound
+from emailerctl.providers.base import CheckResult
 from emailerctl.store.base import HopState, NextHop
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
 
-app = Typer(help="Next hops: list, enable, disable.")
+app = Typer(help="Next hops: list, check, enable, disable.")
+
+_REFUSED = 69
+_CHECK_MS = 60_000
 
 HopName = Annotated[str, Argument(metavar="NAME", help="As in [providers.NAME].")]
 
@@ -67,6 +72,53 @@ def list_(ctx: Context) -> None:
 
 
 @app.command()
+def check(
+    ctx: Context,
+    name: HopName,
+    timeout_ms: Annotated[
+        int | None,
+        Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=options.parse_duration_ms,
+            help="For all of it; 60s unless given.",
+        ),
+    ] = None,
+) -> None:
+    """Talk to a next hop without sending: what works, what does not, and the cure.
+
+    Exits 69 when something is bad.
+
+    Example: emailerctl providers check relay
+    """
+
+    async def work(opened: "App") -> list[CheckResult]:
+        known = {hop.name: hop for hop, _kind, _default in await find_hops(opened)}
+        if name not in opened.tables:
+            raise _build_not_found(name, opened.tables)
+        return await opened.check_hop(known[name], within_s=(timeout_ms or _CHECK_MS) / 1000)
+
+    results = session.run(ctx, work)
+    output.listing(
+        f"Next hop {name}",
+        ("looked at", "is", "detail", "cure"),
+        results,
+        shape=lambda one: {
+            "name": one.name,
+            "good": one.is_good,
+            "detail": one.detail,
+            "cure": one.cure or None,
+        },
+        row=lambda one: [one.name, "good" if one.is_good else "BAD", one.detail, one.cure],
+        name="name",
+    )
+    bad = [one.name for one in results if not one.is_good]
+    if bad:
+        output.error(f"{name}: {', '.join(bad)}", hint="the table says what cures it")
+        raise Exit(_REFUSED)
+
+
+@app.command()
 def enable(ctx: Context, name: HopName, reason: options.Reason = None) -> None:
     """Let a next hop take mail again; what waits for it is due now.
 
@@ -91,11 +143,7 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
             for hop, kind, is_default in await find_hops(opened)
         }
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise NotFound(
-                f"there is no next hop {name}",
-                hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
-            )
+            raise _build_not_found(name, known)
         hop = NextHop(
             name=name,
             state=state,
@@ -109,3 +157,11 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
     hop, kind, is_default = session.run(ctx, work)
     shape = shapes.next_hop_shape(hop, kind=kind, is_default=is_default)
     output.result(f"{hop.name} is {hop.state}", shape | {"id": hop.name})
+
+
+def _build_not_found(name: str, known: Iterable[str]) -> NotFound:
+    near = difflib.get_close_matches(name, known, 1)
+    return NotFound(
+        f"there is no next hop {name}",
+        hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
+    )

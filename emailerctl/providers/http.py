@@ -39,12 +39,20 @@ from emailerctl.providers.base import (
     Mark,
     NotVerified,
     Outgoing,
+    Planned,
     Sending,
     Traits,
     find_faults,
 )
-from emailerctl.providers.content import Addressed, Content, address, parse_content
-from emailerctl.providers.http_client import Answer, Client, Request
+from emailerctl.providers.content import (
+    Addressed,
+    Content,
+    address,
+    address_all,
+    parse_content,
+)
+from emailerctl.providers.http_client import Answer, Client, Request, Unreachable
+from emailerctl.providers.http_legible import show_body, show_head
 from emailerctl.providers.smtp_reply import clean
 from emailerctl.settings import Duration, Section, Text
 
@@ -257,6 +265,57 @@ class HttpNextHop(ABC, Generic[S]):
     async def check(self) -> list[CheckResult]:
         """Talk to the next hop without sending, and say what works."""
 
+    async def knock(
+        self, question: Request, says: str = "message"
+    ) -> tuple[list[CheckResult], Answer | None]:
+        """Begin a check: was *question* answered, and are we let in?
+
+        Args:
+            says: the member of an answer that has its sentence.
+
+        Returns:
+            What can be said by now, and the answer of 2xx to read on.
+        """
+        try:
+            answer = await self.client.ask(question)
+        except Unreachable as error:
+            return [CheckResult("connection", is_good=False, detail=str(error))], None
+        connected = CheckResult("connection", is_good=True, detail=self.settings.base_url)
+        outcome = from_status(answer, says=str(answer.json.get(says) or ""))
+        if outcome.kind is Kind.ACCEPTED:
+            return [connected], answer
+        name = "credentials" if outcome.alarm is Alarm.CREDENTIALS else "answer"
+        detail = self.client.mask(outcome.reply)
+        return [connected, CheckResult(name, is_good=False, detail=detail)], None
+
+    async def check_tls(self) -> CheckResult:
+        """Shake hands, on a connection that is used for nothing else."""
+        if not self.settings.base_url.startswith("https:"):
+            is_here = is_loopback(urlsplit(self.settings.base_url).hostname)
+            where = "this host" if is_here else "allow_http = true"
+            return CheckResult("tls", is_good=True, detail=f"none: {where}")
+        try:
+            return CheckResult("tls", is_good=True, detail=await self.client.shake_hands())
+        except Unreachable as error:
+            return CheckResult("tls", is_good=False, detail=str(error))
+
+    def plan(self, outgoing: Outgoing) -> Planned:
+        """Say what an attempt would ask, without asking."""
+        request = self._find_fault(outgoing)
+        if request is None:
+            request = self.build(outgoing)
+        if isinstance(request, Outcome):
+            return Planned(refusal=request.reply)
+        later = [r.address for r in outgoing.recipients if r.n in request.decided]
+        query = "?…" if request.query else ""
+        return Planned(
+            target=f"{request.method} {self.settings.base_url}{request.path}{query}",
+            head=show_head(request.headers, self.client.mask),
+            body=show_body(request.body, self.client.mask),
+            size_bytes=len(request.body),
+            traps=tuple(f"{address} is for an attempt of its own" for address in later),
+        )
+
     async def send(self, outgoing: Outgoing, mark: Mark) -> Sending:
         """Attempt once; one outcome for every envelope recipient.
 
@@ -314,7 +373,8 @@ class PartsNextHop(HttpNextHop[S]):
         faults = find_faults(self.abilities, content.find_traits(outgoing))
         if faults:
             return refuse("; ".join(faults))
-        addressed = address(content, outgoing.recipients)
+        name = address_all if self.abilities.has_envelope else address
+        addressed = name(content, outgoing.recipients)
         request = self.compose(outgoing, content, addressed)
         if isinstance(request, Outcome):
             return request
