@@ -14,20 +14,22 @@ from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing
+from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities
+from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
-from emailerctl.settings import Section, Settings, locate
+from emailerctl.settings import Settings, locate
 from emailerctl.store import schema, sqlite
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
-Tables = Mapping[str, tuple[registry.Kind, Section]]
+Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
 _SALT = "settings_salt"
 
@@ -70,7 +72,7 @@ class App:
     policy: RetryPolicy
     acceptance: Acceptance
     tokens: TokenBook
-    tables: Mapping[str, tuple[registry.Kind, Section]]
+    tables: Tables
     is_storage_low: Callable[[], bool]
 
     def build_hops(self) -> dict[str, Hop]:
@@ -83,6 +85,7 @@ class App:
                 deadline_ms=built.deadline_ms,
                 final_reply_ms=built.final_reply_ms,
                 concurrency=built.concurrency,
+                bounds=_build_bounds(settings, built.concurrency),
             )
         return hops
 
@@ -175,7 +178,7 @@ async def open_app(
         bell.close()
 
 
-def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, Section]]:
+def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, HopSettings]]:
     """Read every next hop's table, and add the sandbox of test tokens.
 
     Raises:
@@ -213,6 +216,16 @@ def _build_policy(settings: Settings) -> RetryPolicy:
         schedule_ms=tuple(to_ms(wait) for wait in retry.schedule),
         max_age_ms=to_ms(retry.max_age),
         jitter=retry.jitter,
+    )
+
+
+def _build_bounds(settings: HopSettings, concurrency: int) -> Bounds:
+    return Bounds(
+        failures=settings.breaker_failures,
+        pause_ms=to_ms(settings.breaker_pause),
+        concurrency=concurrency,
+        rate=settings.rate,
+        domain_rates=settings.domain_rates,
     )
 
 

@@ -67,13 +67,14 @@ from emailerctl.providers.base import (
     find_faults,
 )
 from emailerctl.providers.content import Addressed, Content, address, parse_content
+from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.smtp_reply import clean
-from emailerctl.settings import Duration, Section, Text
+from emailerctl.settings import Duration, Text
 
 # 1 settings: what every next hop over HTTP has
 
 
-class HttpSettings(Section):
+class HttpSettings(HopSettings):
     """`[providers.NAME]` of a kind that is reached over HTTP."""
 
     base_url: Text = Field(default="", description="Where its API is.")
@@ -99,14 +100,6 @@ class HttpSettings(Section):
         default=timedelta(seconds=60),
         gt=timedelta(0),
         description="How long to wait for the answer after the last byte.",
-    )
-    breaker_failures: int = Field(
-        default=5, ge=1, description="Connection-level failures in a row that open the breaker."
-    )
-    breaker_pause: Duration = Field(
-        default=timedelta(seconds=30),
-        gt=timedelta(0),
-        description="How long the breaker stays open at first.",
     )
 
     @field_validator("base_url")

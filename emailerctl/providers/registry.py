@@ -13,6 +13,7 @@ from pydantic import SecretStr, ValidationError
 from emailerctl.errors import ConfigurationError
 from emailerctl.models.clock import Clock, to_ms
 from emailerctl.providers.base import Abilities, Provider, Reports
+from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.http import HttpNextHop, HttpSettings
 from emailerctl.providers.mailgun import Mailgun, MailgunReports, MailgunSettings
 from emailerctl.providers.postmark import Postmark, PostmarkReports, PostmarkSettings
@@ -53,7 +54,7 @@ class Kind:
         abilities: None: it takes whatever can be a message, or says so when it is connected.
     """
 
-    settings: type[Section]
+    settings: type[HopSettings]
     build: Callable[[str, Any, int, Clock], Built]
     reports: Callable[[Any], Reports] | None = None
     abilities: Abilities | None = None
@@ -113,7 +114,7 @@ def parse_tables(
     tables: Mapping[str, Mapping[str, Any]],
     *,
     locate: Callable[[str], str] = lambda _key: "",
-) -> dict[str, tuple[Kind, Section]]:
+) -> dict[str, tuple[Kind, HopSettings]]:
     """Give each next hop's table to its own model.
 
     Args:
@@ -122,7 +123,7 @@ def parse_tables(
     Raises:
         ConfigurationError: every fault of every table, with key and place.
     """
-    parsed: dict[str, tuple[Kind, Section]] = {}
+    parsed: dict[str, tuple[Kind, HopSettings]] = {}
     faults: list[str] = []
     for name, table in tables.items():
         key = f"providers.{name}"

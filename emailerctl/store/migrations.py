@@ -17,6 +17,7 @@ from emailerctl.errors import StoreUnusable
 from emailerctl.models.lifecycle import Reason, State
 from emailerctl.models.message import RecipientKind
 from emailerctl.store import sqlite
+from emailerctl.store.base import BreakerState
 from emailerctl.store.schema import (
     NOTABLE_SQL,
     SET,
@@ -245,6 +246,39 @@ def _message_log(db: Database) -> None:
     for statement in _FIRST.split(";"):
         if statement.strip():
             db.execute(statement)
+
+
+_BREAKERS = f"""
+CREATE TABLE breakers (
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK ({one_of("state", BreakerState)}),
+    version INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    since_at INTEGER NOT NULL,
+    until_at INTEGER NOT NULL,
+    openings INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    owner INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE paces (
+    next_hop TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    free_us INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    used INTEGER NOT NULL,
+    used_before INTEGER NOT NULL,
+    PRIMARY KEY (next_hop, domain)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX work_parked ON work (due_at)
+    WHERE lease_token IS NULL AND waiting_for = 'next_hop'
+"""
+
+
+@_MIGRATIONS(name="0003_breakers")
+def _breakers(db: Database) -> None:
+    """Add the breakers and the pace of next hops, and find what waits for one."""
+    for statement in _BREAKERS.split(";"):
+        db.execute(statement)
 
 
 def migrate(path: Path) -> list[Step]:

@@ -23,6 +23,7 @@ from emailerctl.store import (
     delivering,
     keeping,
     operating,
+    pacing,
     reading,
 )
 from emailerctl.store import statements as sql
@@ -30,6 +31,7 @@ from emailerctl.store.base import (
     Alert,
     AttemptResult,
     Breach,
+    Breaker,
     Claim,
     Consumer,
     Due,
@@ -38,9 +40,11 @@ from emailerctl.store.base import (
     OrderResult,
     Pause,
     QueueStats,
+    Stint,
     Suppression,
     Token,
     Unknown,
+    Usage,
 )
 from emailerctl.store.driver import Driver, Tx
 from emailerctl.store.steps import (
@@ -85,10 +89,17 @@ class SqlStore:
 
     # delivery
 
-    async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
+    async def find_due(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        now_ms: int,
+        is_idle: bool,
+        probing: Collection[str] = (),
+    ) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
-            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle)
+            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle, probing=probing)
         )
 
     async def claim(
@@ -500,6 +511,28 @@ class SqlStore:
             write_event(tx, "next_hop.changed", hop.changed_ms, provider=hop.name, data=data)
 
         await self.driver.write(work)
+
+    async def load_standing(self) -> tuple[list[NextHop], list[Breaker]]:
+        """Return the standing and the breaker of every next hop that has one."""
+        return await self.driver.read(
+            lambda tx: (administering.list_next_hops(tx), pacing.list_breakers(tx))
+        )
+
+    async def set_breaker(self, breaker: Breaker, *, now_ms: int) -> Breaker:
+        """Write a breaker that was decided on the version before its own; return what holds."""
+        return await self.driver.write(lambda tx: pacing.set_breaker(tx, breaker, now_ms))
+
+    async def take_stints(self, stints: Sequence[Stint], *, now_ms: int) -> list[int]:
+        """Lease a stretch of time for each of *stints*; return where each begins (us)."""
+        return await self.driver.write(lambda tx: pacing.take_stints(tx, stints, now_ms))
+
+    async def list_usage(self) -> Mapping[str, Usage]:
+        """Return how much of the rates of the next hops was leased of late."""
+        return await self.driver.read(pacing.list_usage)
+
+    async def wake_parked(self, *, now_ms: int, limit: int) -> int:
+        """Make due what waits for a next hop, *limit* messages at most; return how many."""
+        return await self.driver.write(lambda tx: pacing.wake_parked(tx, now_ms, limit))
 
     # alerts and notes
 

@@ -96,6 +96,17 @@ DUE = """
      ORDER BY due_at LIMIT :limit
 """
 
+# For a next hop that is probed: a copy too many is what these would bear.
+DUE_WITH_POLICY = """
+    SELECT w.message_id, m.on_unknown
+      FROM (SELECT message_id, due_at FROM work
+             WHERE lease_token IS NULL AND is_alone = 0
+               AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+             ORDER BY due_at LIMIT :limit) w
+      JOIN messages m ON m.id = w.message_id
+     ORDER BY w.due_at
+"""
+
 NEXT_DUE = """
     SELECT due_at FROM work
      WHERE lease_token IS NULL AND is_alone = 0
@@ -314,7 +325,10 @@ ORPHAN = """
 
 WAKE_PARKED = """
     UPDATE work SET due_at = :now, waiting_for = 'ready'
-     WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now
+     WHERE message_id IN (
+               SELECT message_id FROM work
+                WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now
+                ORDER BY due_at LIMIT :limit)
 """
 
 SHORTEN_WAITS = """
@@ -571,6 +585,46 @@ SET_NEXT_HOP = """
            actor = excluded.actor, settings_hash = excluded.settings_hash
 """
 
+BREAKERS = """
+    SELECT name, state, version, reason, since_at, until_at, openings, failures, owner
+      FROM breakers ORDER BY name
+"""
+
+# Compare and set: a change that was decided on another version touches no row.
+SET_BREAKER = """
+    INSERT INTO breakers (
+        name, state, version, reason, since_at, until_at, openings, failures, owner
+    ) VALUES (
+        :name, :state, :version, :reason, :since_at, :until_at, :openings, :failures, :owner
+    ) ON CONFLICT (name) DO UPDATE
+       SET state = excluded.state, version = excluded.version, reason = excluded.reason,
+           since_at = excluded.since_at, until_at = excluded.until_at,
+           openings = excluded.openings, failures = excluded.failures, owner = excluded.owner
+     WHERE breakers.version = :version - 1
+"""
+
+CLOSE_BREAKER = """
+    UPDATE breakers
+       SET state = 'closed', version = version + 1, reason = '', since_at = :now, until_at = 0,
+           openings = 0, failures = 0, owner = 0
+     WHERE name = :name AND state <> 'closed'
+"""
+
+PACE = """
+    SELECT free_us, minute, used, used_before FROM paces
+     WHERE next_hop = :next_hop AND domain = :domain
+"""
+
+SET_PACE = """
+    INSERT INTO paces (next_hop, domain, free_us, minute, used, used_before)
+    VALUES (:next_hop, :domain, :free_us, :minute, :used, :used_before)
+        ON CONFLICT (next_hop, domain) DO UPDATE
+       SET free_us = excluded.free_us, minute = excluded.minute, used = excluded.used,
+           used_before = excluded.used_before
+"""
+
+USAGE = "SELECT next_hop, minute, used, used_before FROM paces WHERE domain = ''"
+
 RAISE_ALERT = """
     INSERT INTO alerts (name, detail, since_at, notified_at)
     VALUES (:name, :detail, :since_at, :notified_at) ON CONFLICT (name) DO NOTHING
@@ -615,6 +669,8 @@ OLD_EVENTS = """
 """
 
 END_EVENTS = "DELETE FROM events WHERE seq <= :seq"
+
+OLD_PACES = "DELETE FROM paces WHERE domain <> '' AND free_us < :before_us"
 
 OLD_RATES = """
     DELETE FROM recipient_rates
