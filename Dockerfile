@@ -21,7 +21,7 @@ FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="emailerctl" \
       org.opencontainers.image.description="Outbound e-mail that is never lost, never sent twice, and explains itself"
 # A named volume takes over the owner of what is there: the store's folder is the daemons' own.
-RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/emailer \
+RUN install -d -m 0700 -o 10001 -g 10001 /var/lib/emailer /var/backups/emailer \
     && install -d -m 0755 /etc/emailer
 COPY --from=build /opt/emailer /opt/emailer
 ENV PATH=/opt/emailer/bin:$PATH \
