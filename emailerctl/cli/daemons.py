@@ -38,14 +38,14 @@ def serve(
 
     Example: emailerctl serve --port 8080 --workers 2
     """
-    from daemons.api.main import run
-
     said = {"api.host": host, "api.port": port, "api.workers": workers}
     settings = session.load_settings(ctx, _overrides(said))
     api = settings.api
     if check:
         _require_ready(api)
         return 0
+    from daemons.api.main import run
+
     return run(settings, host=api.host, port=api.port, workers=api.workers)
 
 

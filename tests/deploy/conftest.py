@@ -1,4 +1,4 @@
-"""One engine for all of these tests; they need root, Debian's docker.io and .ci/deploy-tools."""
+"""One engine for all of these tests, which need root and what `.ci/deploy-tools` installs."""
 
 import os
 import shutil

@@ -16,9 +16,9 @@ from tests.deploy.engine import ROOT, Engine
 # Looked at more often than in earnest, so that tests are short.
 OVERRIDE = """\
 services:
-  api: {healthcheck: {interval: 2s}}
-  consumer: {healthcheck: {interval: 2s}}
-  inbox: {healthcheck: {interval: 2s}}
+  api: {healthcheck: {interval: 2s, retries: 10}}
+  consumer: {healthcheck: {interval: 2s, retries: 10}}
+  inbox: {healthcheck: {interval: 2s, retries: 10}}
 """
 
 
@@ -66,7 +66,15 @@ class Stack:
 
     def up(self) -> None:
         """Start what is down, and wait until all is healthy."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", "120")
+        words = ("up", "--detach", "--wait", "--wait-timeout", "120")
+        if "unhealthy" in self.compose(*words, must=False):
+            raise AssertionError(self.tell_health())
+
+    def tell_health(self) -> str:
+        """Say what the health checks said last."""
+        containers = self.compose("ps", "--all", "--quiet").split()
+        layout = "{{.Name}} {{json .State}}"
+        return self.engine.run("docker", "inspect", "--format", layout, *containers).stdout
 
     def cli(self, *words: str) -> str:
         """Run the command line in the API's container."""
@@ -84,7 +92,7 @@ class Stack:
         self.token = json.loads(made)["token"]
 
     def post(self, key: str) -> str:
-        """Have a message accepted, repeating the request with its key until it is; return its id."""
+        """Have a message accepted, repeating the request until it is; return its id."""
         body = {"to": f"{key}@example.org", "subject": key, "text": "Hello"}
         headers = {"Authorization": f"Bearer {self.token}", "Idempotency-Key": key}
 
