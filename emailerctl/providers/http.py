@@ -23,17 +23,20 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from hashlib import blake2b
 from ipaddress import ip_address
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from emailerctl.models.clock import Clock
+from emailerctl.models.clock import Clock, parse_moment
+from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.models.text import shorten
 from emailerctl.providers.base import (
+    OUR_ATTEMPT,
     Abilities,
     CheckResult,
     Mark,
@@ -44,7 +47,7 @@ from emailerctl.providers.base import (
     find_faults,
 )
 from emailerctl.providers.content import Addressed, Content, address, parse_content
-from emailerctl.providers.http_client import Answer, Client, Request
+from emailerctl.providers.http_client import Answer, Client, Request, Unreachable
 from emailerctl.providers.smtp_reply import clean
 from emailerctl.settings import Duration, Section, Text
 
@@ -257,6 +260,29 @@ class HttpNextHop(ABC, Generic[S]):
     async def check(self) -> list[CheckResult]:
         """Talk to the next hop without sending, and say what works."""
 
+    async def knock(
+        self, question: Request, says: str = "message"
+    ) -> tuple[list[CheckResult], Answer | None]:
+        """Begin a check: was *question* answered, and are we let in?
+
+        Args:
+            says: the member of an answer that has its sentence.
+
+        Returns:
+            What can be said by now, and the answer of 2xx to read on.
+        """
+        try:
+            answer = await self.client.ask(question)
+        except Unreachable as error:
+            return [CheckResult("connection", is_good=False, detail=str(error))], None
+        connected = CheckResult("connection", is_good=True, detail=self.settings.base_url)
+        outcome = from_status(answer, says=str(answer.json.get(says) or ""))
+        if outcome.kind is Kind.ACCEPTED:
+            return [connected], answer
+        name = "credentials" if outcome.alarm is Alarm.CREDENTIALS else "answer"
+        detail = self.client.mask(outcome.reply)
+        return [connected, CheckResult(name, is_good=False, detail=detail)], None
+
     async def send(self, outgoing: Outgoing, mark: Mark) -> Sending:
         """Attempt once; one outcome for every envelope recipient.
 
@@ -356,3 +382,65 @@ def verify_basic_auth(headers: Mapping[str, str], user: str, password: str) -> N
     is_right = hmac.compare_digest(said, f"{user}:{password}".encode())
     if scheme.lower() != "basic" or not is_right:
         raise NotVerified("the report's credentials are missing or wrong")
+
+
+_SKEW_MS = 5 * 60_000
+
+
+def verify_age(moment_ms: int, now_ms: int, *, within_ms: int = _SKEW_MS) -> None:
+    """Check when a report was signed (F-WI-01): clocks differ by five minutes at most.
+
+    Args:
+        within_ms: how old it may be: more where the moment stays the same when it is repeated.
+
+    Raises:
+        NotVerified: it is too old, or from the future.
+    """
+    if not -_SKEW_MS <= now_ms - moment_ms <= within_ms:
+        old = f"more than {within_ms // 60_000} minutes old"
+        raise NotVerified(f"the report is {old}, or from the future")
+
+
+def find_object(value: object, *names: str) -> Mapping[str, Any]:
+    """Return the object below *names*; an empty one where there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def find_public_id(*candidates: object) -> str:
+    """Return the first that is an id of ours, or the left side of a Message-ID of ours."""
+    for candidate in candidates:
+        said = str(candidate or "").strip("<>").partition("@")[0]
+        if parse_public(MESSAGE, said) is not None:
+            return said
+    return ""
+
+
+def find_attempt(labels: Mapping[str, Any]) -> int | None:
+    """Return the attempt that came along."""
+    return find_number(labels.get(OUR_ATTEMPT))
+
+
+def find_number(value: object) -> int | None:
+    """Return *value* as a number of ours: an attempt's, a recipient's."""
+    return int(str(value)) if re.fullmatch(r"[0-9]{1,9}", str(value)) else None
+
+
+def find_moment(value: object) -> int:
+    """Read RFC 3339, or seconds since 1970; 0 where it is neither.
+
+    Fractions have up to nine digits, more than Python takes.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return round(value * 1000) if 0 <= value < 1e11 else 0
+    try:
+        return parse_moment(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", str(value)))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def identify(*parts: object) -> str:
+    """Return what is the same for the same parts: the id of a report that has none."""
+    text = "\0".join(map(str, parts))
+    return blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()
