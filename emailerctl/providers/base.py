@@ -129,8 +129,8 @@ class Abilities:
         tags: how many travel along; further ones stay with us.
         tag_octets: a longer tag stays with us.
         metadata: how many pairs travel along, our own two not counted.
-        has_plain_labels: tags and metadata are made of ASCII letters, digits, _ and - alone; any
-            other one stays with us.
+        has_plain_labels: tags and metadata consist of ASCII letters, digits, _ and -; any other
+            one stays with us.
         reply_to: addresses in Reply-To, at most.
         denied_headers: header fields of the caller that it refuses or overwrites, lower case.
         has_raw: takes our bytes as they are; else it writes the message from its parts, with a
@@ -260,7 +260,9 @@ OUR_ID = "emailer_id"
 OUR_ATTEMPT = "emailer_attempt"
 # The number of the only recipient, at a provider whose reports don't name whom they are about.
 OUR_RECIPIENT = "emailer_recipient"
-OURS = frozenset({OUR_ID, OUR_ATTEMPT, OUR_RECIPIENT})
+# The tag, at a provider that has names and values alone.
+OUR_TAG = "emailer_tag"
+OURS = frozenset({OUR_ID, OUR_ATTEMPT, OUR_RECIPIENT, OUR_TAG})
 
 
 # What it says when it is asked
