@@ -21,6 +21,7 @@ Their events say which message, and not which of its recipients they are about
 import base64
 import binascii
 import hmac
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from email.utils import parseaddr
@@ -268,8 +269,8 @@ class ResendReports:
             headers.get(f"svix-{name}") or headers.get(f"webhook-{name}", "")
             for name in ("id", "timestamp", "signature")
         )
-        moment_s = find_number(timestamp[-9:]) if timestamp.isdecimal() else None
-        if not 0 < len(id_) <= 100 or moment_s is None or not given:
+        is_moment = re.fullmatch(r"[0-9]{1,12}", timestamp)
+        if not 0 < len(id_) <= 100 or not is_moment or not given:
             raise NotVerified("no id, timestamp or signature with the report")
         signed = b"%b.%b." % (id_.encode(errors="replace"), timestamp.encode()) + body
         expected = base64.b64encode(hmac.digest(self._key, signed, sha256))

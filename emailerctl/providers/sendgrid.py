@@ -35,6 +35,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from emailerctl.models.message import Attachment, EnvelopeRecipient, Mailbox
 from emailerctl.models.outcome import Kind, Outcome, Party
+from emailerctl.models.text import shorten
 from emailerctl.providers.base import (
     OUR_ATTEMPT,
     OUR_ID,
@@ -91,20 +92,18 @@ class SendGridSettings(HttpSettings):
 
 
 def _load_key(text: str) -> EllipticCurvePublicKey:
-    """Read SubjectPublicKeyInfo, DER in base64, as SendGrid shows it; or PEM.
+    """Read SubjectPublicKeyInfo, DER in base64, as SendGrid shows it.
 
     Raises:
-        ValueError: it is neither, or of another curve.
+        ValueError: it is none, or of another curve.
     """
-    lines = [line.strip() for line in text.strip().splitlines()]
-    said = "".join(line for line in lines if not line.startswith("-----"))
     try:
-        key = load_der_public_key(base64.b64decode(said, validate=True))
+        key = load_der_public_key(base64.b64decode(text, validate=True))
         if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
             return key
     except (binascii.Error, ValueError):
         pass
-    raise ValueError("is no public key of SendGrid's, which begins with MFkw")
+    raise ValueError(f"{shorten(text)} is no public key of SendGrid's, which begins with MFkw")
 
 
 ABILITIES = Abilities(
