@@ -123,7 +123,6 @@ COMPARED = {
             "Destination.CcAddresses": "is among ToAddresses, and in the header",
             "Destination.BccAddresses": "is among ToAddresses, and in no header",
             "authorization": "other bytes, and botocore signs at the present moment",
-            "x-amz-date": "the present moment",
         },
     ),
 }
@@ -220,7 +219,7 @@ def flatten(method: str, url: str, headers: dict[str, str], body: bytes) -> dict
     flat |= {
         name: headers[name]
         for name in headers
-        if name.startswith("x-") or name == "authorization"
+        if (name.startswith("x-") and name != "x-amz-date") or name == "authorization"
     }
     if headers["content-type"].startswith("application/json"):
         flat |= flatten_json(json.loads(body))

@@ -66,14 +66,14 @@ _PROVIDERS = """\
 #[providers.sg]
 #kind = "sendgrid"
 #api_key_file = "/run/secrets/sendgrid_api_key"
-#verification_key = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE…"
+#verification_key = "MFkwEwYHKoZIzj0CAQYI..."
 
-# kind = "ses": Amazon SES, API version 2.  What it reports comes through an SNS topic, and knows
+# kind = "ses": Amazon SES, API version 2.  What it reports comes through an SNS topic; it knows
 # our messages best where a configuration set publishes it.
 #[providers.aws]
 #kind = "ses"
 #region = "eu-west-1"
-#access_key_id = "AKIA…"
+#access_key_id = "AKIAIOSFODNN7EXAMPLE"
 #secret_access_key_file = "/run/secrets/ses_secret_access_key"
 #configuration_set = "emailer"
 #topic_arn = "arn:aws:sns:eu-west-1:123456789012:ses-events"
