@@ -1,7 +1,7 @@
-"""A next hop as people see it: its standing, its breaker, its rate and how much of it is used."""
+"""A next hop as people see it: its standing, its breaker, its rate and how much is used."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from emailerctl.core.standing import Bounds
 from emailerctl.store.base import Breaker, HopState, NextHop, Store, Usage
@@ -20,7 +20,7 @@ class HopFacts:
 
     kind: str | None = None
     is_default: bool = False
-    bounds: Bounds = Bounds()
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True, slots=True)

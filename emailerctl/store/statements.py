@@ -254,6 +254,8 @@ ADD_TIMER = """
 
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
 
+END_TIMERS_OF = "DELETE FROM timers WHERE what = :what"
+
 DUE_TIMERS = """
     SELECT message_id, n, what FROM timers
      WHERE at <= :now AND (:may_expire = 1 OR what <> 'expire') ORDER BY at LIMIT :limit
@@ -342,6 +344,13 @@ SHORTEN_WAITS = """
 
 ORDER_FACTS = """
     SELECT service, expires_at, priority, header_from FROM messages WHERE id = :message_id
+"""
+
+# By the primary key, a piece at a time: it is asked after a restore, when nobody else works.
+OPEN_MESSAGES = """
+    SELECT DISTINCT message_id FROM recipients
+     WHERE message_id > :after AND state IN ('queued', 'sending', 'held')
+     ORDER BY message_id LIMIT :limit
 """
 
 SET_EXPIRY = "UPDATE messages SET expires_at = :expires_at WHERE id = :message_id"
