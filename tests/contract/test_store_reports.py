@@ -51,7 +51,7 @@ async def last_event(desk: Desk, message_id: int) -> Any:
 
 # what a report changes
 
-AFTER: Mapping[str, Mapping[State, State]] = {
+AFTER: dict[str, Mapping[State, State]] = {
     "delivered": {
         State.SENDING: State.DELIVERED,
         State.UNKNOWN: State.DELIVERED,
@@ -68,18 +68,26 @@ AFTER: Mapping[str, Mapping[State, State]] = {
         State.BOUNCED: State.BOUNCED,
         State.DELIVERED: State.BOUNCED,
     },
-    # A copy went out, whatever came of it.
-    **dict.fromkeys(
-        ("queued", "sent", "deferred", "opened", "clicked", "complained", "unsubscribed"),
-        {
-            State.SENDING: State.SENT,
-            State.UNKNOWN: State.SENT,
-            State.SENT: State.SENT,
-            State.FAILED: State.SENT,
-            State.BOUNCED: State.BOUNCED,
-            State.DELIVERED: State.DELIVERED,
-        },
-    ),
+}
+# A copy went out, whatever came of it.
+AFTER |= {
+    kind: {
+        State.SENDING: State.SENT,
+        State.UNKNOWN: State.SENT,
+        State.SENT: State.SENT,
+        State.FAILED: State.SENT,
+        State.BOUNCED: State.BOUNCED,
+        State.DELIVERED: State.DELIVERED,
+    }
+    for kind in (
+        "queued",
+        "sent",
+        "deferred",
+        "opened",
+        "clicked",
+        "complained",
+        "unsubscribed",
+    )
 }
 
 
