@@ -11,7 +11,8 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -287,6 +288,28 @@ def note(text: str) -> None:
     """Say something that is not data, unless `--quiet`."""
     if not _manner.is_quiet:
         _write(sys.stderr, safe_lines(text))
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show how far long work is, on a terminal only; yields what is told how much is done."""
+    if _manner.is_quiet or not sys.stderr.isatty():
+        yield lambda _done: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True, no_color=not is_coloured(sys.stderr)),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(safe(what), total=max(total, 1))
+        yield lambda done: bar.update(task, completed=done)
 
 
 def warn(text: str) -> None:
