@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -72,7 +72,8 @@ class _ListFile:
                     rest = text.readline(LONGEST_LINE)
                 yield line
         finally:
-            text.detach()
+            with suppress(ValueError):  # it may have been closed before
+                text.detach()
 
 
 async def import_list(
@@ -92,7 +93,9 @@ async def import_list(
             said = f"{counts['good']} would be imported; nothing was changed"
             return said, {**counts, "added": 0, "dry_run": True}
         added = await _import_list(opened, source, reading)
-    said = f"added {added} of {counts['good']}; the others were there already"
+    said = f"added {added} of {counts['good']}"
+    if added != counts["good"]:
+        said += "; the others were there already"
     return said, {**counts, "added": added, "dry_run": False}
 
 
