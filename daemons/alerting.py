@@ -20,7 +20,7 @@ from emailerctl.models.ids import MESSAGE, build_message_id, to_public
 from emailerctl.models.message import Draft, EnvelopeRecipient
 from emailerctl.models.outcome import Kind
 from emailerctl.providers.base import Outgoing, Provider
-from emailerctl.providers.http import post_json
+from emailerctl.providers.http_client import post_json
 from emailerctl.store.base import Alert, Consumer
 from emailerctl.wiring import App
 

@@ -32,6 +32,7 @@ from emailerctl.store.sqlstore import SqlStore
 Tables = Mapping[str, tuple[registry.Kind, Section]]
 
 _SALT = "settings_salt"
+_FENCED_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,40 @@ def check_ready(settings: Settings) -> None:
     """
     parse_providers(settings)
     schema.require_current(settings.store.path)
+
+
+async def fence_store(settings: Settings, path: Path, *, data: Mapping[str, object]) -> int:
+    """Put in doubt whatever was open in the store at *path*, which nobody uses yet.
+
+    Returns:
+        How many recipients are in doubt now because of it.
+    """
+    clock = SystemClock()
+    now_ms = clock.now_ms()
+    driver = SqliteDriver(path)
+    store = SqlStore(driver, rng=SystemRandom(), grace_ms=to_ms(settings.lease.duration))
+    try:
+        for consumer in await store.list_consumers():  # what they were sending, first
+            await store.void(
+                consumer.consumer_id,
+                is_dead=True,
+                now_ms=now_ms,
+                boot_ms=clock.boot_ms(),
+                resend_after_ms=0,
+            )
+        fenced, after_id = 0, 0
+        while True:
+            stepped, last_id = await store.fence(
+                after_id=after_id, limit=_FENCED_AT_ONCE, data=data, now_ms=now_ms
+            )
+            fenced += stepped
+            if last_id is None:
+                break
+            after_id = last_id
+        await store.seal(data=data, now_ms=now_ms)
+    finally:
+        await store.close()
+    return fenced
 
 
 def describe_library() -> tuple[str, bool]:

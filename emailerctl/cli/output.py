@@ -6,13 +6,13 @@ that came from outside passes `safe` on its way out (T-19); in JSON the same cha
 escaped.  Rich is imported when a table is drawn on a terminal, and never before.
 """
 
+import contextlib
 import json
 import os
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -290,28 +290,6 @@ def note(text: str) -> None:
         _write(sys.stderr, safe_lines(text))
 
 
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show how far long work is, on a terminal only; yields what is told how much is done."""
-    if _manner.is_quiet or not sys.stderr.isatty():
-        yield lambda _done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True, no_color=not is_coloured(sys.stderr)),
-        transient=True,
-    )
-    with bar:
-        task = bar.add_task(safe(what), total=max(total, 1))
-        yield lambda done: bar.update(task, completed=done)
-
-
 def warn(text: str) -> None:
     """Say that something is not as it should be."""
     _say("warning", "yellow", text)
@@ -342,6 +320,30 @@ def report_bug(
         return
     show_trace(error_.with_traceback(trace))
     error("this is a bug in emailerctl", hint="report it with the lines above")
+
+
+@contextlib.contextmanager
+def progress(title: str, *, has_octets: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show how far long work has come, where a person watches: call it with done and total."""
+    if _manner.is_quiet or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    amount = DownloadColumn() if has_octets else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    console = Console(stderr=True, no_color=not is_coloured(sys.stderr))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def ask(question: str) -> None:

@@ -107,7 +107,7 @@ def _check_list(source: _ListFile, reading: Reading, *, may_skip: bool) -> dict[
     """
     good: Counter[str] = Counter()
     bad = 0
-    with output.progress("checking", source.size) as show:
+    with output.progress("checking", has_octets=True) as show:
         for one in read_suppressions(source.lines(), reading):
             if isinstance(one, BadLine):
                 bad += 1
@@ -115,7 +115,7 @@ def _check_list(source: _ListFile, reading: Reading, *, may_skip: bool) -> dict[
             else:
                 good[one.reason] += 1
             if (good.total() + bad) % _AT_ONCE == 0:
-                show(source.read_bytes)
+                show(source.read_bytes, source.size)
     if bad and not may_skip:
         raise Invalid([], f"{bad} of {bad + good.total()} lines are bad; nothing was imported")
     return {"good": good.total(), "bad": bad, "reasons": dict(good)}
@@ -126,10 +126,10 @@ async def _import_list(opened: "App", source: _ListFile, reading: Reading) -> in
     added = 0
     lines = read_suppressions(source.lines(), reading)
     good = (one for one in lines if isinstance(one, Suppression))
-    with output.progress("importing", source.size) as show:
+    with output.progress("importing", has_octets=True) as show:
         while piece := list(islice(good, _AT_ONCE)):
             added += await opened.store.import_suppressions(piece)
-            show(source.read_bytes)
+            show(source.read_bytes, source.size)
     return added
 
 

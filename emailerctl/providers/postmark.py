@@ -16,13 +16,10 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
-from emailerctl.models.clock import parse_moment
-from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.message import Attachment, EnvelopeRecipient, Mailbox
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party
 from emailerctl.providers.base import (
@@ -42,15 +39,22 @@ from emailerctl.providers.base import (
 )
 from emailerctl.providers.content import Addressed, Content, write_mailbox
 from emailerctl.providers.http import (
-    Answer,
     HttpSettings,
     PartsNextHop,
+    find_attempt,
+    find_moment,
+    find_object,
+    find_public_id,
+    from_status,
+    identify,
+    verify_basic_auth,
+)
+from emailerctl.providers.http_client import (
+    Answer,
     Request,
     Unreachable,
     build_json,
-    from_status,
     parse_json,
-    verify_basic_auth,
 )
 from emailerctl.providers.smtp_reply import clean
 from emailerctl.settings import Text
@@ -304,13 +308,13 @@ def read_messages(messages: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
     """
     found: dict[str, Finding] = {}
     for message in messages:
-        metadata = _object(message, "Metadata")
+        metadata = find_object(message, "Metadata")
         if metadata.get(OUR_ID) != wanted.public_id:
             continue
         finding = Finding(
             is_there=True,
             provider_message_id=str(message.get("MessageID", "")),
-            attempt=_read_attempt(metadata),
+            attempt=find_attempt(metadata),
             detail=f"status {message.get('Status')}",
         )
         recipients = message.get("Recipients")
@@ -408,15 +412,14 @@ def _read_record(record: dict[str, Any]) -> Report:
             str(record.get("SuppressionReason")),
             (ReportKind.UNSUBSCRIBED, RejectReason.UNSUBSCRIBED, False),
         )
-    metadata = _object(record, "Metadata")
-    public_id = str(metadata.get(OUR_ID, ""))
+    metadata = find_object(record, "Metadata")
     return Report(
         kind=kind,
         event_id=_identify(record, at),
         recipient=str(record.get("Recipient") or record.get("Email") or ""),
-        at_ms=_read_moment(record.get(at)),
-        public_id=public_id if parse_public(MESSAGE, public_id) is not None else "",
-        attempt=_read_attempt(metadata),
+        at_ms=find_moment(record.get(at)),
+        public_id=find_public_id(metadata.get(OUR_ID)),
+        attempt=find_attempt(metadata),
         provider_message_id=str(record.get("MessageID", "")),
         reject_reason=reason,
         is_hard=is_hard,
@@ -437,25 +440,4 @@ def _identify(record: Mapping[str, Any], at: str) -> str:
         "SuppressSending",
         "SuppressionReason",
     )
-    text = "\0".join(str(record.get(name, "")) for name in names)
-    return f"{record['RecordType']}:{blake2b(text.encode(), digest_size=16).hexdigest()}"
-
-
-def _object(value: object, name: str) -> Mapping[str, Any]:
-    inner = value.get(name) if isinstance(value, dict) else None
-    return inner if isinstance(inner, dict) else {}
-
-
-def _read_attempt(metadata: Mapping[str, Any]) -> int | None:
-    attempt = str(metadata.get(OUR_ATTEMPT, ""))
-    return int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else None
-
-
-def _read_moment(text: object) -> int:
-    """Read `2026-01-02T03:04:05.6789012-05:00`: up to seven digits, more than Python takes."""
-    if not isinstance(text, str):
-        return 0
-    try:
-        return parse_moment(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text))
-    except (ValueError, OverflowError):
-        return 0
+    return f"{record['RecordType']}:{identify(*(record.get(name, '') for name in names))}"

@@ -16,12 +16,15 @@ from emailerctl.providers.base import Abilities, Provider, Reports
 from emailerctl.providers.http import HttpNextHop, HttpSettings
 from emailerctl.providers.mailgun import Mailgun, MailgunReports, MailgunSettings
 from emailerctl.providers.postmark import Postmark, PostmarkReports, PostmarkSettings
+from emailerctl.providers.resend import Resend, ResendReports, ResendSettings
 from emailerctl.providers.sandbox import Sandbox, SandboxSettings
+from emailerctl.providers.sendgrid import SendGrid, SendGridReports, SendGridSettings
+from emailerctl.providers.ses import Ses, SesReports, SesSettings
 from emailerctl.providers.smtp import Smtp, SmtpSettings
 from emailerctl.settings import Section
 
 # Kinds of the contract that later versions bring.
-NOT_YET = frozenset({"resend", "ses", "sendgrid", "brevo", "sparkpost", "mailjet"})
+NOT_YET = frozenset({"brevo", "sparkpost", "mailjet"})
 
 _PRE_MARK_MS = (
     300_000  # everything before the mark, unless the adapter's settings say otherwise
@@ -106,6 +109,9 @@ KINDS: Mapping[str, Kind] = {
     "sandbox": Kind(SandboxSettings, _build_sandbox),
     "mailgun": _over_http(Mailgun, MailgunSettings, MailgunReports),
     "postmark": _over_http(Postmark, PostmarkSettings, PostmarkReports),
+    "resend": _over_http(Resend, ResendSettings, ResendReports),
+    "sendgrid": _over_http(SendGrid, SendGridSettings, SendGridReports),
+    "ses": _over_http(Ses, SesSettings, SesReports),
 }
 
 

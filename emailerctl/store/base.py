@@ -575,6 +575,19 @@ class Store(Protocol):
         """
         ...
 
+    async def fence(
+        self, *, after_id: int, limit: int, data: Mapping[str, object], now_ms: int
+    ) -> tuple[int, int | None]:
+        """Put open recipients in doubt, after a restore: those of the next *limit* messages.
+
+        Returns how many stepped and the last message looked at, None at the end.
+        """
+        ...
+
+    async def seal(self, *, data: Mapping[str, object], now_ms: int) -> None:
+        """End a restore: no doubt is sent again by itself, no event's number is given twice."""
+        ...
+
     async def sweep(
         self, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
     ) -> int:

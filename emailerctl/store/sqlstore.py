@@ -21,6 +21,7 @@ from emailerctl.store import (
     auditing,
     claiming,
     delivering,
+    fencing,
     keeping,
     operating,
     reading,
@@ -308,6 +309,20 @@ class SqlStore:
                 resend_after_ms=resend_after_ms,
             )
         )
+
+    async def fence(
+        self, *, after_id: int, limit: int, data: Mapping[str, object], now_ms: int
+    ) -> tuple[int, int | None]:
+        """Put open recipients in doubt, after a restore: those of the next *limit* messages."""
+        return await self.driver.write(
+            lambda tx: fencing.fence(
+                tx, after_id=after_id, limit=limit, data=data, now_ms=now_ms
+            )
+        )
+
+    async def seal(self, *, data: Mapping[str, object], now_ms: int) -> None:
+        """End a restore: no doubt is sent again by itself, no event's number is given twice."""
+        await self.driver.write(lambda tx: fencing.seal(tx, data=data, now_ms=now_ms))
 
     async def sweep(
         self, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool

@@ -243,6 +243,8 @@ ADD_TIMER = """
 
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
 
+END_TIMERS_OF = "DELETE FROM timers WHERE what = :what"
+
 DUE_TIMERS = """
     SELECT message_id, n, what FROM timers
      WHERE at <= :now AND (:may_expire = 1 OR what <> 'expire') ORDER BY at LIMIT :limit
@@ -307,6 +309,12 @@ ATTEMPT_OF_PROVIDER = """
 REPORTABLE_ATTEMPTS = """
     SELECT n, provider, recipients FROM attempts
      WHERE message_id = :message_id AND outcome IN ('accepted', 'unknown') ORDER BY n
+"""
+
+# Those whose newest attempt past its mark it is.
+RECIPIENTS_OF_ATTEMPT = """
+    SELECT n, state FROM recipients
+     WHERE message_id = :message_id AND attempt = :attempt AND attempt > 0 ORDER BY n
 """
 
 REPORT_FACTS = """
@@ -387,6 +395,13 @@ SHORTEN_WAITS = """
 
 ORDER_FACTS = """
     SELECT service, expires_at, priority, header_from FROM messages WHERE id = :message_id
+"""
+
+# By the primary key, a piece at a time: it is asked after a restore, when nobody else works.
+OPEN_MESSAGES = """
+    SELECT DISTINCT message_id FROM recipients
+     WHERE message_id > :after AND state IN ('queued', 'sending', 'held')
+     ORDER BY message_id LIMIT :limit
 """
 
 SET_EXPIRY = "UPDATE messages SET expires_at = :expires_at WHERE id = :message_id"

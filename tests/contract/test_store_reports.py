@@ -308,6 +308,26 @@ async def test_the_only_recipient_needs_no_name(desk: Desk) -> None:
     assert await desk.state(message_id) is State.DELIVERED
 
 
+@pytest.mark.parametrize("kind", ["delivered", "opened", "bounced", "complained"])
+async def test_a_report_that_names_nobody_says_only_that_the_attempt_was_taken(
+    desk: Desk, kind: str
+) -> None:
+    """Of several recipients nobody is delivered, bounced or suppressed by it."""
+    await desk.register()
+    message_id = await desk.add("ann@example.org", "bob@example.org", "cid@example.org")
+    claim = await desk.start(message_id, accepted=[1, 2])
+    causes = {1: Cause.UNANSWERED, 2: Cause.UNANSWERED, 3: Cause.REFUSED}
+    assert await desk.settle(claim, causes)
+
+    elsewhere = await take(desk, report(message_id, kind, recipient="", attempt=2))
+    taken = await take(desk, report(message_id, kind, recipient="", is_hard=True))
+
+    assert elsewhere == Taken(new=1, unmatched=1)
+    assert taken == Taken(new=1)
+    assert await desk.states(message_id) == [State.SENT, State.SENT, State.BOUNCED]
+    assert await suppressions(desk) == []
+
+
 def taken_as(provider_message_id: str) -> Mapping[int, Settlement]:
     outcome = Outcome(kind=Kind.ACCEPTED, provider_message_id=provider_message_id)
     return {1: Settlement(cause=Cause.HANDED_OVER, outcome=outcome)}
