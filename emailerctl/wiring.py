@@ -13,15 +13,17 @@ from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.hop_view import HopFacts
+from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
+from emailerctl.core.unsubscribe import Unsubscribing
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.providers import registry
-from emailerctl.providers.base import Abilities
+from emailerctl.providers.base import Abilities, Reports
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
@@ -76,6 +78,8 @@ class App:
     tokens: TokenBook
     tables: Tables
     is_storage_low: Callable[[], bool]
+    reporting: Reporting
+    unsubscribing: Unsubscribing
 
     def build_hops(self) -> dict[str, Hop]:
         """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
@@ -157,6 +161,12 @@ async def open_app(
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
     routing = Routing(tuple(settings.routing.default), frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
+    unsubscribing = Unsubscribing(
+        store,
+        base=settings.api.public_url,
+        clock=clock,
+        make_secret=lambda: rng.randbytes(32),
+    )
     try:
         yield App(
             settings=settings,
@@ -176,6 +186,7 @@ async def open_app(
                 rng=chance,
                 is_storage_low=is_storage_low,
                 backlog=lambda: driver.backlog,
+                unsubscribing=unsubscribing,
             ),
             tokens=TokenBook(
                 store,
@@ -185,6 +196,8 @@ async def open_app(
             ),
             tables=tables,
             is_storage_low=is_storage_low,
+            reporting=Reporting(store, _build_readers(tables)),
+            unsubscribing=unsubscribing,
         )
     finally:
         await store.close()
@@ -279,6 +292,11 @@ def _build_bounds(settings: HopSettings, concurrency: int) -> Bounds:
 def _find_abilities(tables: Tables) -> dict[str, Abilities]:
     """Return what the next hops can express, of those that do not take everything."""
     return {name: kind.abilities for name, (kind, _table) in tables.items() if kind.abilities}
+
+
+def _build_readers(tables: Tables) -> dict[str, Reports]:
+    """Return who understands the webhooks of each next hop that has some."""
+    return {name: kind.reports(table) for name, (kind, table) in tables.items() if kind.reports}
 
 
 def _build_rules(

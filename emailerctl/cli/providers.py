@@ -65,7 +65,7 @@ def _row(view: HopView, now_ms: int) -> list[Cell]:
         view.facts.kind or "(not in the settings)",
         hop.state,
         breaker.state,
-        output.clock_time(breaker.until_ms) if is_open else None,
+        output.show_time(breaker.until_ms, "%H:%M:%S") if is_open else None,
         breaker.failures or None,
         None if rate is None else str(rate),
         None if rate is None else f"{view.used}/m",

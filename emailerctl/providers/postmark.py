@@ -73,7 +73,12 @@ class PostmarkSettings(HttpSettings):
     message_stream: Text = Field(default="outbound", description="Where messages go.")
     report_user: Text = Field(default="emailer", description="User name of its webhooks.")
     report_password: SecretStr = Field(
-        default=SecretStr(""), description="Password of its webhooks; without one, no reports."
+        default=SecretStr(""),
+        description="Password of its webhooks; without it and report_secret, no reports.",
+    )
+    report_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Last part of its webhooks' URL: /v1/reports/NAME/<secret>; empty: none.",
     )
 
 
@@ -323,16 +328,18 @@ def read_messages(messages: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 
 
 class PostmarkReports:
-    """Webhooks: not signed; the URL given to Postmark carries Basic credentials."""
+    """Webhooks: not signed; their URL carries Basic credentials, a secret path, or both."""
 
     def __init__(self, settings: PostmarkSettings) -> None:
         """Take the credentials."""
+        self.path_secret = settings.report_secret.get_secret_value()
         self._user = settings.report_user
         self._password = settings.report_password.get_secret_value()
 
     def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
         """Check the credentials; nothing in a call comes once only."""
-        verify_basic_auth(headers, self._user, self._password)
+        if self._password or not self.path_secret:
+            verify_basic_auth(headers, self._user, self._password)
         return ""
 
     def parse(self, body: bytes) -> list[Report]:
