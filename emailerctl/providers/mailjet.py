@@ -46,6 +46,7 @@ from emailerctl.providers.http import (
     PartsNextHop,
     blame,
     build_key,
+    find_moment,
     from_status,
     parse_key,
     read_ours,
@@ -189,7 +190,7 @@ def classify(answer: Answer, request: Request) -> Outcome | Mapping[int, Outcome
     codes = {str(error.get("ErrorCode", "")) for error in errors}
     says = "; ".join(
         f"{error.get('ErrorCode', '')} {error.get('ErrorMessage', '')}".strip()
-        for error in errors or [answer.json]
+        for error in errors or [dict(answer.json)]
     )
     ids = _find_ids(message)
     outcome = from_status(
@@ -318,7 +319,8 @@ class Mailjet(PartsNextHop[MailjetSettings]):
 def _read_senders(answer: Answer) -> CheckResult:
     """Say which senders are validated; `*@example.org` is a whole domain."""
     senders = answer.json.get("Data")
-    good, others = [], []
+    good: list[str] = []
+    others: list[str] = []
     for one in senders if isinstance(senders, list) else ():
         if isinstance(one, dict):
             (good if one.get("Status") == "Active" else others).append(str(one.get("Email")))
@@ -426,7 +428,7 @@ def _read_event(event: dict[str, Any]) -> Report:
         kind=kind,
         event_id=_identify(event),
         recipient=str(event.get("email") or ""),
-        at_ms=_read_moment(event.get("time")),
+        at_ms=find_moment(event.get("time")),
         public_id=public_id,
         attempt=attempt,
         provider_message_id=str(event.get("MessageID") or event.get("mj_message_id") or ""),
@@ -452,8 +454,3 @@ def _identify(event: Mapping[str, Any]) -> str:
     names = ("event", "time", "MessageID", "mj_message_id", "email", "url", "error")
     text = "\0".join(str(event.get(name, "")) for name in names)
     return blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
-
-
-def _read_moment(value: object) -> int:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value * 1000 if is_number and 0 < value < 10**11 else 0  # type: ignore[operator]
