@@ -237,6 +237,8 @@ class Mailgun(HttpNextHop[MailgunSettings]):
         if answer is None and results[-1].name == "credentials":
             cure = "a sending key may not read, and can still send: try a message"
             return [*results[:-1], replace(results[-1], cure=cure)]
+        if answer is None and results[-1].name == "connection":
+            return results
         if answer is None:
             return [*results[:-1], replace(results[-1], name="domain")]
         domain = find_object(answer.json, "domain")

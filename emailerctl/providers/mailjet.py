@@ -18,7 +18,6 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr
@@ -48,6 +47,7 @@ from emailerctl.providers.http import (
     build_key,
     find_moment,
     from_status,
+    identify,
     parse_key,
     read_ours,
     verify_basic_auth,
@@ -452,5 +452,4 @@ def _find_ours(event: Mapping[str, Any]) -> tuple[str, int | None]:
 def _identify(event: Mapping[str, Any]) -> str:
     """Return what is the same when an event is told again: it has no number."""
     names = ("event", "time", "MessageID", "mj_message_id", "email", "url", "error")
-    text = "\0".join(str(event.get(name, "")) for name in names)
-    return blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return identify(*(event.get(name, "") for name in names))

@@ -320,9 +320,9 @@ def _read_account(answer: Answer) -> list[CheckResult]:
     status = str(account.get("status") or "not said")
     usage = find_object(account, "usage")
     used = [
-        f"{find_object(usage, span).get('used')} of {find_object(usage, span).get('limit')} a {span}"
+        f"{spent.get('used')} of {spent.get('limit')} a {span}"
         for span in ("day", "month")
-        if find_object(usage, span)
+        if (spent := find_object(usage, span))
     ]
     return [
         CheckResult("credentials", is_good=True, detail="the key is known"),
