@@ -1,6 +1,6 @@
 """Which next hop, and which after that: the chain of a message, and why it is that one.
 
-The rules of `[[routing.rules]]` in order: the first that matches wins; else `[routing] default`.
+The rules of `[[routing.rules]]` in order: the first that matches, else `[routing] default`.
 Every attempt asks anew, so that what waits follows changed settings.
 """
 

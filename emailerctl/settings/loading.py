@@ -287,7 +287,9 @@ def _cross_check(
 def _find_strange_hops(
     settings: Settings, next_hops: Collection[str]
 ) -> Iterator[tuple[KeyPath, str]]:
-    named = [(("routing", "default"), name) for name in settings.routing.default]
+    named: list[tuple[KeyPath, str]] = [
+        (("routing", "default"), name) for name in settings.routing.default
+    ]
     named += [
         (("routing", "rules", str(number), "chain"), name)
         for number, rule in enumerate(settings.routing.rules, 1)
