@@ -19,6 +19,7 @@ from emailerctl.store.base import (
     Token,
 )
 from emailerctl.store.driver import Tx
+from emailerctl.store.steps import to_json
 
 _CONSUMER_KEPT_MS = 86_400_000
 WOKEN_AT_ONCE = 1_000  # the consumers that see a next hop open wake the rest
@@ -229,6 +230,7 @@ def register(tx: Tx, consumer: Consumer) -> None:
             "heartbeat_at": consumer.heartbeat_ms,
             "lease_until": consumer.lease_until_ms,
             "in_flight": consumer.in_flight,
+            "accounts": to_json(dict(consumer.accounts)),
         },
     )
 

@@ -118,7 +118,8 @@ class Doubt(NamedTuple):
         carried: all whom its request named, whatever has become of them.
         since_ms: when it began.
         ended_ms: when its consumer gave it up; None: it was interrupted.
-        boot_id, marked_boot_ms: when its last byte left, on the boot clock of that boot.
+        boot_id, marked_boot_ms: when it was marked, on the boot clock of that boot.
+        account: what tells apart whose account it went to.
         asked: how often it was asked about; repeated requests count too.
         replayed: how often its request was repeated, the last time at `replayed_boot_ms`.
         resend_at_ms: when policy `resend` sends again; None under `ask`.
@@ -135,6 +136,7 @@ class Doubt(NamedTuple):
     open_until_ms: int | None
     boot_id: str | None
     marked_boot_ms: int | None
+    account: str
     asked: int
     replayed: int
     replayed_boot_ms: int | None
@@ -153,12 +155,12 @@ class Conclusion(NamedTuple):
     """What an answer means for one recipient in doubt.
 
     Attributes:
-        cause: None: it decides nothing.
-        attempt: whose copy was found.
+        attempt: whose copy it is.
         evidence: for the event.
+        code: of an answer to the repeated request, which answers its attempt.
     """
 
-    cause: Cause | None
+    cause: Cause
     attempt: int
     evidence: Mapping[str, object]
     provider_message_id: str = ""
@@ -244,6 +246,7 @@ class Consumer:
     Attributes:
         consumer_id: also the name of its lock file.
         lease_until_ms: on the boot clock of `boot_id`.
+        accounts: what tells apart whose account each next hop is used with.
     """
 
     consumer_id: int
@@ -255,6 +258,7 @@ class Consumer:
     heartbeat_ms: int
     lease_until_ms: int
     in_flight: int = 0
+    accounts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -470,7 +474,7 @@ class Unknown:
         open_until_ms: before it a late answer may still come.
         resend_at_ms: when policy `resend` sends again; None under `ask`.
         ask_at_ms: when the next hop is asked next; None: it is not.
-        started_ms: when the attempt began.
+        asked: how often it was asked.
     """
 
     message_id: int
@@ -487,7 +491,7 @@ class Unknown:
     expires_ms: int | None
     is_expired: bool
     ask_at_ms: int | None = None
-    started_ms: int | None = None
+    asked: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -740,12 +744,10 @@ class Store(Protocol):
     ) -> int:
         """End the leases of a consumer; return how many messages that touched.
 
-        *askable*: the next hops that can be asked what became of an attempt.
-
         *is_dead*: the process is gone, all its leases are void and the consumer has ended.
         *is_lapsed*: its right ran out, so unmarked claims are void.  A marked claim is over
         when its own time ended, whatever its consumer does.  Sending recipients become unknown,
-        never queued.
+        never queued.  *askable*: the next hops that can be asked what became of an attempt.
         """
         ...
 

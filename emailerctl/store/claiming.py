@@ -30,6 +30,7 @@ from emailerctl.store.steps import (
     EXPIRE,
     Target,
     end_work_if_done,
+    find_account,
     find_marked_boot,
     set_doubt_timers,
     set_timer,
@@ -249,7 +250,7 @@ def _lose_lease(
     tx: Tx, lease: Any, now_ms: int, resend_after_ms: int, askable: Collection[str]
 ) -> None:
     message_id, marked_ms, open_until_ms, attempt, is_alone, lost, token = lease[:7]
-    lease_until_ms, boot_id, content_hash, service, expires_ms, on_unknown = lease[7:]
+    lease_until_ms, boot_id, accounts, content_hash, service, expires_ms, on_unknown = lease[7:]
     lost += 1 if is_alone else 0
     tx.run(sql.LOSE_LEASE, {"message_id": message_id, "lease_token": token, "lost": lost})
     everyone: Any = tx.all(sql.RECIPIENTS, {"message_id": message_id})
@@ -299,6 +300,7 @@ def _lose_lease(
                 "route": "",
                 "boot_id": boot_id,
                 "marked_boot_at": find_marked_boot(lease_until_ms, open_until_ms, marked_ms),
+                "account": find_account(accounts, provider),
             },
         )
     if lost >= LOST_ALONE_LIMIT:

@@ -23,8 +23,9 @@ from emailerctl.store.driver import Params, Tx
 from emailerctl.store.steps import (
     Target,
     end_work_if_done,
-    is_suppressed,
+    find_account,
     find_marked_boot,
+    is_suppressed,
     is_working,
     requeue,
     set_doubt_timers,
@@ -133,16 +134,20 @@ def settle(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> bool:
     )
     if lease is None:
         return False
-    open_until_ms, marked_ms, lease_until_ms, boot_id = lease
+    open_until_ms, marked_ms, lease_until_ms, boot_id, accounts = lease
     after: dict[int, State] = {}
     for recipient in claim.recipients:
         settlement = result.settlements.get(recipient.n)
         if settlement is not None:
             after[recipient.n] = _settle_one(tx, claim, recipient, settlement, result, now_ms)
     if result.is_recorded:
-        marked_boot_ms = find_marked_boot(lease_until_ms, open_until_ms, marked_ms)
-        row = to_attempt_row(claim, result, now_ms, open_until_ms)
-        tx.run(sql.ADD_ATTEMPT, {**row, "boot_id": boot_id, "marked_boot_at": marked_boot_ms})
+        row = {
+            **to_attempt_row(claim, result, now_ms, open_until_ms),
+            "boot_id": boot_id,
+            "marked_boot_at": find_marked_boot(lease_until_ms, open_until_ms, marked_ms),
+            "account": find_account(accounts, result.provider),
+        }
+        tx.run(sql.ADD_ATTEMPT, row)
     if not (claim.is_whole and len(after) == len(claim.recipients)):
         _leave_rest(tx, claim, result, after, now_ms)
         return True
@@ -256,6 +261,7 @@ def to_attempt_row(
         "route": result.route,
         "boot_id": None,
         "marked_boot_at": None,
+        "account": None,
     }
 
 

@@ -1,7 +1,7 @@
 """After a restore: what was open in the backup may have gone out since, and is in doubt.
 
 Nothing of it is sent again by itself: no recipient stays queued, held or sending, and no policy
-sends a doubt again.  Operators, look-ups and reports end the doubts.
+sends a doubt again.  Operators and reports end the doubts.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from emailerctl.models.lifecycle import Cause, State
 from emailerctl.store import statements as sql
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
+    ASK,
     EXPIRE,
     RESEND,
     Target,
@@ -56,7 +57,10 @@ def fence(
 
 def seal(tx: Tx, *, data: Mapping[str, object], now_ms: int) -> None:
     """End what would send a doubt again by itself, and write that the store was restored."""
-    tx.run(sql.END_TIMERS_OF, {"what": RESEND})
+    # Nor is anybody asked: a "no" about the attempts that are known here says nothing of later
+    # ones, and a request with a known key would not know of them either.
+    for what in (ASK, RESEND):
+        tx.run(sql.END_TIMERS_OF, {"what": what})
     last: Any = tx.one(sql.LAST_SEQ)
     tx.run(
         sql.ADD_NUMBERED_EVENT,

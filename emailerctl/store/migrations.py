@@ -372,6 +372,19 @@ def _routes_and_doubts(db: Database) -> None:
         db.execute(statement)
 
 
+_ACCOUNTS = (
+    "ALTER TABLE consumers ADD COLUMN accounts TEXT",
+    "ALTER TABLE attempts ADD COLUMN account TEXT",
+)
+
+
+@_MIGRATIONS(name=STEPS[4])
+def _accounts(db: Database) -> None:
+    """Note with each attempt whose account it went to: what another one says is no answer."""
+    for statement in _ACCOUNTS:
+        db.execute(statement)
+
+
 def migrate(path: Path) -> list[Step]:
     """Create the store if there is none, apply what is pending, and return all steps.
 

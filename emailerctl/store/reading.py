@@ -326,7 +326,7 @@ def list_unknown(tx: Tx, service: str | None, limit: int, now_ms: int) -> list[U
             expires_ms=row[11],
             is_expired=row[11] is not None and row[11] <= now_ms,
             ask_at_ms=row[12],
-            started_ms=row[13],
+            asked=row[13],
         )
         for row in rows
     ]

@@ -21,6 +21,7 @@ from emailerctl.store import (
     auditing,
     claiming,
     delivering,
+    doubting,
     fencing,
     keeping,
     operating,
@@ -36,7 +37,9 @@ from emailerctl.store.base import (
     Breach,
     Breaker,
     Claim,
+    Conclusion,
     Consumer,
+    Doubt,
     Due,
     NewReport,
     NextHop,
@@ -240,6 +243,48 @@ class SqlStore:
 
         await self.driver.write(work)
 
+    # doubts
+
+    async def take_doubts(self, *, now_ms: int, until_ms: int, limit: int) -> list[Doubt]:
+        """Give the doubts that are to be asked about now to one process, until *until_ms*."""
+        if not await self.driver.read(lambda tx: tx.one(sql.HAS_DUE_ASK, {"now": now_ms})):
+            return []  # no commit for nothing
+        return await self.driver.write(lambda tx: doubting.take(tx, now_ms, until_ms, limit))
+
+    async def mark_replay(
+        self, doubt: Doubt, *, now_ms: int, boot_ms: int, final_reply_ms: int, may_expire: bool
+    ) -> bool:
+        """Commit that the request of an unanswered attempt leaves again, with its key."""
+        return await self.driver.write(
+            lambda tx: doubting.mark_replay(
+                tx,
+                doubt,
+                now_ms=now_ms,
+                boot_ms=boot_ms,
+                open_ms=final_reply_ms + self._grace_ms,
+                may_expire=may_expire,
+            )
+        )
+
+    async def conclude(
+        self,
+        doubt: Doubt,
+        conclusions: Mapping[int, Conclusion],
+        *,
+        next_ms: int | None,
+        now_ms: int,
+    ) -> None:
+        """Write what was learnt; who stays in doubt is asked about at *next_ms*, or no more."""
+        await self.driver.write(
+            lambda tx: doubting.conclude(
+                tx, doubt, conclusions, next_ms=next_ms, now_ms=now_ms
+            )
+        )
+
+    async def put_off(self, doubt: Doubt, *, at_ms: int) -> None:
+        """Ask about it at *at_ms*: nothing was learnt, and nothing asked."""
+        await self.driver.write(lambda tx: doubting.put_off(tx, doubt, at_ms))
+
     # reports
 
     async def take_reports(
@@ -301,6 +346,7 @@ class SqlStore:
         now_ms: int,
         boot_ms: int,
         resend_after_ms: int,
+        askable: Collection[str] = (),
     ) -> int:
         """End the leases of a consumer; return how many messages that touched."""
         if not is_dead and not await self.driver.read(
@@ -318,6 +364,7 @@ class SqlStore:
                 now_ms=now_ms,
                 boot_ms=boot_ms,
                 resend_after_ms=resend_after_ms,
+                askable=askable,
             )
         )
 

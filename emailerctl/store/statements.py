@@ -175,8 +175,10 @@ MARK_WORK = """
 
 EXPIRY = "SELECT expires_at FROM messages WHERE id = :message_id"
 
+LIST_UNSUBSCRIBE = "SELECT list_unsubscribe FROM messages WHERE id = :message_id"
+
 HELD_LEASE = """
-    SELECT w.open_until_at, w.marked_at, w.lease_until, c.boot_id
+    SELECT w.open_until_at, w.marked_at, w.lease_until, c.boot_id, c.accounts
       FROM work w LEFT JOIN consumers c ON c.id = w.lease_owner
      WHERE w.message_id = :message_id AND w.lease_token = :lease_token
 """
@@ -236,11 +238,11 @@ ADD_ATTEMPT = """
     INSERT INTO attempts (
         message_id, n, provider, phase, outcome, code, enhanced_status, reply,
         provider_message_id, started_at, ended_at, open_until_at, hash, recipients, dialogue,
-        route, boot_id, marked_boot_at
+        route, boot_id, marked_boot_at, account
     ) VALUES (
         :message_id, :n, :provider, :phase, :outcome, :code, :enhanced_status, :reply,
         :provider_message_id, :started_at, :ended_at, :open_until_at, :hash, :recipients,
-        :dialogue, :route, :boot_id, :marked_boot_at
+        :dialogue, :route, :boot_id, :marked_boot_at, :account
     ) ON CONFLICT (message_id, n) DO UPDATE
        SET provider = excluded.provider, phase = excluded.phase, outcome = excluded.outcome,
            code = excluded.code, enhanced_status = excluded.enhanced_status,
@@ -272,9 +274,10 @@ DUE_TIMERS = """
 # doubts: what can be asked about an attempt that was never answered
 
 DUE_ASKS = """
-    SELECT DISTINCT t.message_id, r.attempt, r.state = 'unknown'
+    SELECT t.message_id, r.attempt, r.state
       FROM timers t LEFT JOIN recipients r ON r.message_id = t.message_id AND r.n = t.n
-     WHERE t.what = 'ask' AND t.at <= :now ORDER BY t.at LIMIT :limit
+     WHERE t.what = 'ask' AND t.at <= :now
+     GROUP BY t.message_id, r.attempt, r.state ORDER BY min(t.at) LIMIT :limit
 """
 
 HAS_DUE_ASK = "SELECT 1 FROM timers WHERE what = 'ask' AND at <= :now LIMIT 1"
@@ -317,7 +320,7 @@ CARRIED = """
 DOUBT_FACTS = """
     SELECT m.service, m.expires_at, m.priority, m.on_unknown, m.envelope_sender, m.header_from,
            m.needs_smtputf8, m.tags, m.metadata, a.provider, a.started_at, a.ended_at,
-           a.open_until_at, a.boot_id, a.marked_boot_at, a.asked, a.replayed,
+           a.open_until_at, a.boot_id, a.marked_boot_at, a.account, a.asked, a.replayed,
            a.replayed_boot_at
       FROM messages m JOIN attempts a ON a.message_id = m.id
      WHERE m.id = :message_id AND a.n = :attempt
@@ -340,6 +343,13 @@ NOTE_ASKED = """
            provider_message_id = CASE WHEN :provider_message_id = '' THEN provider_message_id
                                       ELSE :provider_message_id END
      WHERE message_id = :message_id AND n = :attempt
+"""
+
+END_ASKS = """
+    DELETE FROM timers
+     WHERE message_id = :message_id AND what = 'ask'
+       AND n IN (SELECT n FROM recipients
+                  WHERE message_id = :message_id AND attempt = :attempt AND state = 'unknown')
 """
 
 ANSWER_ATTEMPT = """
@@ -424,10 +434,11 @@ REPORT_FACTS = """
 
 REGISTER = """
     INSERT INTO consumers (
-        id, host, pid, boot_id, version, started_at, heartbeat_at, lease_until, in_flight
+        id, host, pid, boot_id, version, started_at, heartbeat_at, lease_until, in_flight,
+        accounts
     ) VALUES (
         :id, :host, :pid, :boot_id, :version, :started_at, :heartbeat_at, :lease_until,
-        :in_flight
+        :in_flight, :accounts
     )
 """
 
@@ -452,7 +463,7 @@ CONSUMERS = """
 # marked lease ends with its own time.
 LEASES_OVER = """
     SELECT w.message_id, w.marked_at, w.open_until_at, w.attempt, w.is_alone, w.lost,
-           w.lease_token, w.lease_until, c.boot_id, m.content_hash, m.service, m.expires_at,
+           w.lease_token, w.lease_until, c.boot_id, c.accounts, m.content_hash, m.service, m.expires_at,
            m.on_unknown
       FROM work w JOIN messages m ON m.id = w.message_id
                   LEFT JOIN consumers c ON c.id = w.lease_owner
@@ -644,7 +655,8 @@ FIRST_SEQ_SINCE = (
 
 UNKNOWN = """
     SELECT r.message_id, r.n, r.address, m.service, m.subject, r.provider, r.attempt,
-           r.changed_at, a.open_until_at, m.on_unknown, t.at, m.expires_at, k.at, a.started_at
+           r.changed_at, a.open_until_at, m.on_unknown, t.at, m.expires_at, k.at,
+           coalesce(a.asked, 0)
       FROM recipients r
       JOIN messages m ON m.id = r.message_id
       LEFT JOIN attempts a ON a.message_id = r.message_id AND a.n = r.attempt

@@ -3,6 +3,7 @@
 Functions of a transaction; `sqlstore` runs them.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import cast
@@ -236,6 +237,11 @@ def find_marked_boot(
     if lease_until_ms is None or open_until_ms is None or marked_ms is None:
         return None
     return lease_until_ms - (open_until_ms - marked_ms)
+
+
+def find_account(accounts: str | None, provider: str) -> str | None:
+    """Return what tells a next hop's account apart, of those that a consumer noted."""
+    return json.loads(accounts).get(provider) if accounts else None
 
 
 def set_timer(tx: Tx, message_id: int, n: int, what: str, at_ms: int) -> None:
