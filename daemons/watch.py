@@ -170,11 +170,17 @@ def build_sweep(
         boot_id=boot_id(),
         is_dead=lambda consumer_id: is_lock_free(app.folders.locks, consumer_id),
         own_id=own_id,
+        askable=find_askable(hops),
         max_age_ms=app.policy.max_age_ms,
         resend_after_ms=max(hop.final_reply_ms for hop in hops.values()),
         may_expire=clock_watch.may_expire,
         clock=app.clock,
     )
+
+
+def find_askable(hops: Mapping[str, Hop]) -> list[str]:
+    """Return the next hops that can be asked what became of an attempt."""
+    return [name for name, hop in hops.items() if hop.can_be_asked]
 
 
 def find_alerter(app: App, hops: Mapping[str, Hop]) -> Provider | None:

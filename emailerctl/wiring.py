@@ -19,6 +19,7 @@ from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
+from emailerctl.core.unknown import is_resolved_within
 from emailerctl.core.unsubscribe import Unsubscribing
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
@@ -39,6 +40,7 @@ Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
 _SALT = "settings_salt"
 _FENCED_AT_ONCE = 200
+_SOON_MS = 3_600_000  # a doubt that usually ends within this time needs no warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class App:
                 final_reply_ms=built.final_reply_ms,
                 concurrency=built.concurrency,
                 bounds=_build_bounds(settings, built.concurrency),
+                abilities=kind.abilities,
             )
         return hops
 
@@ -132,14 +135,26 @@ class App:
 
     async def hash_settings(self) -> dict[str, str]:
         """Return what tells each next hop's settings apart, salted for this store."""
-        salt = await self.store.find_note(_SALT)
-        if salt is None:
-            salt = f"{self.rng.getrandbits(128):032x}"
-            await self.store.leave_note(_SALT, salt)
+        salt = await self._find_salt()
         return {
             name: registry.hash_settings(settings, salt)
             for name, (_kind, settings) in self.tables.items()
         }
+
+    async def identify_accounts(self) -> dict[str, str]:
+        """Return what tells apart whose account each next hop is used with, likewise."""
+        salt = await self._find_salt()
+        return {
+            name: registry.hash_account(settings, salt)
+            for name, (_kind, settings) in self.tables.items()
+        }
+
+    async def _find_salt(self) -> str:
+        salt = await self.store.find_note(_SALT)
+        if salt is None:
+            salt = f"{self.rng.getrandbits(128):032x}"
+            await self.store.leave_note(_SALT, salt)
+        return salt
 
 
 @asynccontextmanager
@@ -360,7 +375,11 @@ def _build_rules(
         envelope_sender=defaults.envelope_sender,
         redirect_all_to=defaults.redirect_all_to,
         allow_local_domains=local,
-        doubtful_hops=frozenset(routing.names - {SANDBOX}),
+        doubtful_hops=frozenset(
+            name
+            for name in routing.names - {SANDBOX}
+            if not is_resolved_within(abilities.get(name), _SOON_MS)
+        ),
         abilities=abilities,
         max_backlog=settings.api.max_waiting,
     )

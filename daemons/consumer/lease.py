@@ -10,6 +10,7 @@ import fcntl
 import os
 import socket
 import threading
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from emailerctl import __version__
@@ -29,6 +30,8 @@ class Lease:
     Args:
         duration_ms: how long the right lasts without renewal.
         on_lost: called from the thread when somebody declared this consumer dead.
+        accounts: what tells apart whose account each next hop is used with.
+        askable: the next hops that can be asked what became of an attempt.
     """
 
     def __init__(
@@ -40,6 +43,8 @@ class Lease:
         duration_ms: int,
         clock: Clock,
         on_lost: "threading.Event",
+        accounts: Mapping[str, str],
+        askable: Collection[str],
     ) -> None:
         """Prepare; nothing is locked or written yet."""
         self.consumer_id = consumer_id
@@ -49,6 +54,8 @@ class Lease:
         self._duration_ms = duration_ms
         self._clock = clock
         self._lost = on_lost
+        self._accounts = accounts
+        self._askable = askable
         self._descriptor = -1
         self._ended = threading.Event()
         self._touched_ms = clock.boot_ms()
@@ -70,6 +77,7 @@ class Lease:
                 started_ms=now_ms,
                 heartbeat_ms=now_ms,
                 lease_until_ms=self._clock.boot_ms() + self._duration_ms,
+                accounts=self._accounts,
             )
         )
         self._thread.start()
@@ -109,6 +117,7 @@ class Lease:
             now_ms=self._clock.now_ms(),
             boot_ms=self._clock.boot_ms(),
             resend_after_ms=resend_after_ms,
+            askable=self._askable,
         )
         with contextlib.suppress(FileNotFoundError):
             self._path.unlink()

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
-from daemons.watch import Watch, build_sweep, find_alerter, recall_clock
+from daemons.watch import Watch, build_sweep, find_alerter, find_askable, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
 from emailerctl.core.deliver import Delivery, Hop
 from emailerctl.core.standing import Standing
+from emailerctl.core.unknown import Patience, Resolver
 from emailerctl.errors import EmailerError
-from emailerctl.models.clock import to_ms, to_text
+from emailerctl.models.clock import boot_id, to_ms, to_text
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
 from emailerctl.queues.bell import Listener
@@ -86,7 +87,11 @@ def _end(error: BaseException) -> None:
 
 
 async def consume(
-    app: App, stopping: asyncio.Event, ready: Callable[[], None] = lambda: None
+    app: App,
+    stopping: asyncio.Event,
+    ready: Callable[[], None] = lambda: None,
+    *,
+    patience: Patience | None = None,
 ) -> int:
     """Deliver until *stopping* is set; return the exit code."""
     settings = app.settings
@@ -105,6 +110,17 @@ async def consume(
     )
     for name in await standing.reopen_changed():
         log.log("next_hop.reopened", "warning", provider=name)
+    accounts = await app.identify_accounts()
+    resolver = Resolver(
+        app.store,
+        hops,
+        accounts=accounts,
+        standing=standing,
+        clock=app.clock,
+        boot_id=boot_id(),
+        may_expire=clock_watch.may_expire,
+        patience=patience,
+    )
     is_lost = threading.Event()
     lease = Lease(
         app.store,
@@ -113,6 +129,8 @@ async def consume(
         duration_ms=to_ms(settings.lease.duration),
         clock=app.clock,
         on_lost=is_lost,
+        accounts=accounts,
+        askable=find_askable(hops),
     )
     await lease.take()
     forget_dead(app.folders.wake, app.folders.locks, now_s=app.clock.now_ms() / 1000)
@@ -128,12 +146,15 @@ async def consume(
             log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()
 
+    async def resolve() -> None:
+        await resolver.resolve()
+
     watch = Watch(
         app,
         sweep=sweep,
         clock_watch=clock_watch,
         alerter=find_alerter(app, hops),
-        duties=((1.0, standing.tend), (0.2, look_after_lease)),
+        duties=((1.0, standing.tend), (0.2, look_after_lease), (1.0, resolve)),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
     queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)

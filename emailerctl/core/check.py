@@ -5,7 +5,9 @@ The adapter talks to it (`Provider.check`); what holds for all of them is added 
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 
+from emailerctl.models.clock import duration_to_text
 from emailerctl.providers.base import Abilities, CheckResult, Provider, SpeaksTls
 from emailerctl.store.base import HopState, NextHop
 
@@ -72,8 +74,19 @@ def describe(abilities: Abilities) -> str:
 
 def describe_doubt(abilities: Abilities | None) -> str:
     """Say how an attempt without an answer ends: over HTTP all kinds report, SMTP does not."""
+    ways = []
+    if abilities is not None and abilities.idempotency is not None:
+        window = _say(abilities.idempotency.window_ms)
+        ways.append(f"is repeated with its key, which is known for {window}")
+    if abilities is not None and abilities.look_up_lag_ms is not None:
+        ways.append(f'is looked up, where a "no" counts after {_say(abilities.look_up_lag_ms)}')
     waits_for = "a report, an operator" if abilities else "an operator"
-    return f"an attempt without an answer waits for {waits_for}, or for the policy resend"
+    ways.append(f"waits for {waits_for}, or for the policy resend")
+    return f"an attempt without an answer {'; '.join(ways)}"
+
+
+def _say(duration_ms: int) -> str:
+    return duration_to_text(timedelta(milliseconds=duration_ms))
 
 
 def _read_standing(hop: NextHop) -> CheckResult:

@@ -22,7 +22,7 @@ from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
-from emailerctl.providers.base import MarkRefused, Outgoing, Provider, Sending
+from emailerctl.providers.base import Abilities, MarkRefused, Outgoing, Provider, Sending
 from emailerctl.store.base import AttemptResult, Breaker, Claim, Settlement, Store
 
 _ASIDE_MS = 15_000  # what is for a slow domain goes behind what is due for others
@@ -42,6 +42,7 @@ class Hop:
         final_reply_ms: how long its answer may take after the last byte.
         concurrency: attempts at once.
         bounds: its breaker and its rates.
+        abilities: None: it takes whatever can be a message.
     """
 
     provider: Provider
@@ -49,6 +50,15 @@ class Hop:
     final_reply_ms: int
     concurrency: int
     bounds: Bounds = field(default_factory=Bounds)
+    abilities: Abilities | None = None
+
+    @property
+    def can_be_asked(self) -> bool:
+        """Whether it can be asked what became of an attempt that it did not answer."""
+        known = self.abilities
+        return known is not None and not (
+            known.idempotency is None and known.look_up_lag_ms is None
+        )
 
 
 @dataclass(slots=True)
@@ -325,6 +335,7 @@ class Delivery:
             chain_index=decision.chain_index,
             schedule_step=decision.schedule_step,
             route=attempt.route,
+            can_ask=hop.can_be_asked,
         )
         is_ours = await self._persist(lambda: self._store.settle(claim, result, now_ms=now_ms))
         if not is_ours and attempt.marked:

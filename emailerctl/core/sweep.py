@@ -3,7 +3,7 @@
 Any process of the host may sweep, several at once too: every step is one guarded transaction.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from emailerctl.models.clock import Clock
 from emailerctl.store.base import Store
@@ -15,6 +15,7 @@ class Sweep:
     Args:
         is_dead: whether the process of a consumer id on this boot is gone.
         own_id: the consumer that sweeps, which is alive; None where it is no consumer.
+        askable: the next hops that can be asked what became of an attempt.
         resend_after_ms: how long an answer may still come after an interruption.
     """
 
@@ -26,6 +27,7 @@ class Sweep:
         boot_id: str,
         is_dead: Callable[[int], bool],
         own_id: int | None,
+        askable: Collection[str] = (),
         max_age_ms: int,
         resend_after_ms: int,
         may_expire: Callable[[], bool],
@@ -37,6 +39,7 @@ class Sweep:
         self._boot_id = boot_id
         self._is_dead = is_dead
         self._own_id = own_id
+        self._askable = askable
         self._max_age_ms = max_age_ms
         self._resend_after_ms = resend_after_ms
         self._may_expire = may_expire
@@ -65,6 +68,7 @@ class Sweep:
                 now_ms=self._clock.now_ms(),
                 boot_ms=boot_ms,
                 resend_after_ms=self._resend_after_ms,
+                askable=self._askable,
             )
         return touched
 

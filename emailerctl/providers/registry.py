@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -180,11 +180,19 @@ def _explain(type_: str, message: str, loc: tuple[Any, ...], model: type[Section
     return message.removeprefix("Value error, ")
 
 
-def hash_settings(settings: Section, salt: str) -> str:
+def hash_settings(settings: Section, salt: str, *, without: Collection[str] = ()) -> str:
     """Return what tells a next hop's settings apart without showing them, secrets included."""
     values = {
         name: value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         for name, value in settings
+        if name not in without
     }
     text = repr(sorted(values.items())).encode()
     return hmac.new(salt.encode(), text, hashlib.sha256).hexdigest()[:16]
+
+
+def hash_account(settings: Section, salt: str) -> str:
+    """Return what tells apart whose account a next hop is used with: its place, its keys."""
+    return hash_settings(
+        settings, salt, without=HttpSettings.model_fields.keys() - {"base_url"}
+    )

@@ -12,6 +12,7 @@ from typing import Any
 from emailerctl.models.event import RECIPIENT_REPLAYED
 from emailerctl.models.lifecycle import Cause, OnUnknown, State, WaitingFor
 from emailerctl.models.message import EnvelopeRecipient, Priority
+from emailerctl.models.outcome import Kind
 from emailerctl.store import statements as sql
 from emailerctl.store.base import Conclusion, Doubt
 from emailerctl.store.claiming import find_pause
@@ -173,6 +174,11 @@ def _apply(tx: Tx, doubt: Doubt, n: int, conclusion: Conclusion, now_ms: int) ->
     is_no = conclusion.cause is Cause.RESOLVED_NOT_SENT
     if row is None or (is_no and row[0] != State.UNKNOWN):
         return False  # an operator or a report was faster
+    if conclusion.attempt != doubt.attempt:
+        earlier = {"message_id": doubt.message_id, "attempt": conclusion.attempt}
+        outcome: Any = tx.one(sql.ATTEMPT_OUTCOME, earlier)
+        if outcome is None or outcome[0] != Kind.UNKNOWN:
+            return False  # what it had was known before somebody sent it again
     if conclusion.code is not None:
         tx.run(
             sql.ANSWER_ATTEMPT,

@@ -276,9 +276,7 @@ class SqlStore:
     ) -> None:
         """Write what was learnt; who stays in doubt is asked about at *next_ms*, or no more."""
         await self.driver.write(
-            lambda tx: doubting.conclude(
-                tx, doubt, conclusions, next_ms=next_ms, now_ms=now_ms
-            )
+            lambda tx: doubting.conclude(tx, doubt, conclusions, next_ms=next_ms, now_ms=now_ms)
         )
 
     async def put_off(self, doubt: Doubt, *, at_ms: int) -> None:

@@ -352,6 +352,10 @@ END_ASKS = """
                   WHERE message_id = :message_id AND attempt = :attempt AND state = 'unknown')
 """
 
+ATTEMPT_OUTCOME = """
+    SELECT outcome FROM attempts WHERE message_id = :message_id AND n = :attempt
+"""
+
 ANSWER_ATTEMPT = """
     UPDATE attempts SET outcome = 'accepted', code = :code, reply = :reply, ended_at = :now
      WHERE message_id = :message_id AND n = :attempt AND outcome = 'unknown'
