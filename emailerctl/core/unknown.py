@@ -152,7 +152,7 @@ def decide(
 
 
 def _find_elapsed_ms(doubt: Doubt, moment: Moment) -> int:
-    """Return how long ago its request left, the last time: at least, whatever the clocks say."""
+    """Return how long ago, at least, its request left for the last time."""
     if doubt.marked_boot_ms is None or doubt.boot_id is None:
         return 0
     if doubt.boot_id != moment.boot_id:

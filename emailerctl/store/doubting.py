@@ -1,8 +1,8 @@
 """Doubts: who asks about an attempt that was never answered, and what the answer changes.
 
-One process asks at a time: it takes the doubt by moving its timer to when somebody else may try,
-should it die.  Nothing here is trusted to happen once: a request is repeated only with the key
-of the first, and every step is guarded by what is true at its commit.
+One process asks at a time: it takes the doubt by moving its timer to when somebody else may
+try, should it die.  Nothing here is trusted to happen once: a request is repeated only with the
+key of the first, and every step is guarded by what is true at its commit.
 """
 
 import json

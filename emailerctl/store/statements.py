@@ -467,8 +467,8 @@ CONSUMERS = """
 # marked lease ends with its own time.
 LEASES_OVER = """
     SELECT w.message_id, w.marked_at, w.open_until_at, w.attempt, w.is_alone, w.lost,
-           w.lease_token, w.lease_until, c.boot_id, c.accounts, m.content_hash, m.service, m.expires_at,
-           m.on_unknown
+           w.lease_token, w.lease_until, c.boot_id, c.accounts, m.content_hash,
+           m.service, m.expires_at, m.on_unknown
       FROM work w JOIN messages m ON m.id = w.message_id
                   LEFT JOIN consumers c ON c.id = w.lease_owner
      WHERE w.lease_token IS NOT NULL AND w.lease_owner = :consumer_id

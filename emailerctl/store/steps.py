@@ -233,7 +233,7 @@ def set_doubt_timers(
 def find_marked_boot(
     lease_until_ms: int | None, open_until_ms: int | None, marked_ms: int | None
 ) -> int | None:
-    """Return when a lease was marked, on the boot clock: both of its ends are as far from it."""
+    """Return when a lease was marked, on the boot clock: both ends are as far from it."""
     if lease_until_ms is None or open_until_ms is None or marked_ms is None:
         return None
     return lease_until_ms - (open_until_ms - marked_ms)
