@@ -38,10 +38,12 @@ _PROVIDERS = """\
 #return_path = "bounces@example.org"
 # How long to wait for the reply after the last byte (RFC 5321: ten minutes).
 #final_reply = "600s"
-# Connection-level failures in a row after which the next hop rests, and how long at first;
-# this version reads them and has no breaker yet.
+# Connection-level failures in a row after which the next hop rests, and how long at first.
 #breaker_failures = 5
 #breaker_pause = "30s"
+# At most so many messages, of all consumers together; and the same for a recipient domain.
+#rate = "100/s"
+#domain_rates = {"gmail.com" = "20/s", "*" = "50/s"}
 
 # kind = "mailgun": over its HTTP API.
 #[providers.mg]
