@@ -12,6 +12,7 @@ from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
+from emailerctl.core.hop_view import HopFacts
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing
 from emailerctl.core.standing import Bounds
@@ -88,6 +89,17 @@ class App:
                 bounds=_build_bounds(settings, built.concurrency),
             )
         return hops
+
+    def describe_hops(self) -> dict[str, HopFacts]:
+        """Return what the settings say of each next hop, for people."""
+        return {
+            name: HopFacts(
+                kind=str(self.settings.providers.get(name, {}).get("kind", name)),
+                is_default=name in self.routing.default,
+                bounds=_build_bounds(settings, self.settings.consumer.concurrency),
+            )
+            for name, (_kind, settings) in self.tables.items()
+        }
 
     async def hash_settings(self) -> dict[str, str]:
         """Return what tells each next hop's settings apart, salted for this store."""

@@ -84,6 +84,15 @@ class ProvidersTest(ApiCase):
             "changed_at": "2026-11-24T10:00:00.000Z",
             "actor": "root",
             "default": True,
+            "breaker": {
+                "state": "closed",
+                "reason": None,
+                "since": None,
+                "until": None,
+                "failures": 0,
+            },
+            "rate": None,
+            "domain_rates": {},
         }
         listed = {one["name"]: one for one in self.call("GET", "/v1/providers").json["data"]}
         assert listed["relay"]["state"] == "disabled"
