@@ -29,6 +29,13 @@ def test_places_come_one_after_the_other() -> None:
     assert one.find_wait_us(START_US + 100 * TEN_MS) is None
 
 
+def test_a_consumer_that_is_slow_uses_its_places_beside_the_others() -> None:
+    one = stretch()
+    gone = [drain(one, START_US + n * 10 * TEN_MS) for n in range(16)]
+
+    assert gone == [1, *[10] * 9, 9, 0, 0, 0, 0, 0]
+
+
 def test_it_says_how_long_until_the_next_place() -> None:
     one = stretch()
     assert one.find_wait_us(START_US - 500) == 500
@@ -36,13 +43,13 @@ def test_it_says_how_long_until_the_next_place() -> None:
     assert one.find_wait_us(START_US + 1) == TEN_MS - 1
 
 
-def test_what_is_not_used_in_a_tenth_of_a_second_is_lost() -> None:
-    assert drain(stretch(), START_US + 70 * TEN_MS) == 11
-    assert drain(stretch(), START_US + 99 * TEN_MS) == 11
-    assert drain(stretch(), START_US + 200 * TEN_MS) == 0
+def test_what_is_not_used_in_half_a_second_is_lost() -> None:
+    assert drain(stretch(), START_US + 70 * TEN_MS) == 51
+    assert drain(stretch(), START_US + 120 * TEN_MS) == 30
+    assert drain(stretch(), START_US + 150 * TEN_MS) == 0
 
 
-def test_the_place_of_a_slow_rate_holds_until_its_end() -> None:
+def test_the_place_of_a_slow_rate_holds_until_the_next() -> None:
     hour_us = 3_600_000_000
     one = Stretch(START_US, START_US + hour_us, hour_us)
 
