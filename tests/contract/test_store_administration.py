@@ -253,7 +253,7 @@ async def test_consumers_are_listed_until_they_end_and_then_forgotten(desk: Desk
     assert len(desk.rows("SELECT 1 FROM consumers")) == 2
 
 
-# breakers and pace
+# how next hops fare
 
 
 OPENED = Breaker(
