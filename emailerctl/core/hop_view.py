@@ -1,4 +1,4 @@
-"""A next hop as people see it: its standing, its breaker, its rate and the use of it."""
+"""A next hop as people see it: its standing, its breaker, its rate and how much is used."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

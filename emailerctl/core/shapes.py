@@ -24,6 +24,7 @@ from emailerctl.store.base import (
     Pause,
     QueueStats,
     Suppression,
+    Taken,
     Token,
     Unknown,
 )
@@ -111,6 +112,7 @@ def attempt_shape(attempt: AttemptView) -> Shape:
     return {
         "n": attempt.n,
         "provider": attempt.provider,
+        "route": attempt.route or None,
         "phase": attempt.phase,
         "outcome": attempt.outcome,
         "code": attempt.code,
@@ -186,9 +188,26 @@ def suppression_shape(suppression: Suppression) -> Shape:
         "service": suppression.service or None,
         "reason": suppression.reason,
         "detail": suppression.detail or None,
+        "blocks": suppression.blocks,
         "created_at": to_text(suppression.created_ms),
         "expires_at": _moment(suppression.expires_ms),
         "actor": suppression.actor,
+        "message_id": (
+            None
+            if suppression.message_id is None
+            else to_public(MESSAGE, suppression.message_id)
+        ),
+        "provider": suppression.provider or None,
+    }
+
+
+def taken_shape(taken: Taken) -> Shape:
+    """Return what became of a call with reports."""
+    return {
+        "replayed": taken.is_replay,
+        "new": taken.new,
+        "repeated": taken.repeated,
+        "unmatched": taken.unmatched,
     }
 
 

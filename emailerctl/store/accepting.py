@@ -29,7 +29,13 @@ def add(tx: Tx, message: NewMessage, now_ms: int) -> Receipt:
     suppressed = {
         n
         for n, recipient in enumerate(message.recipients, 1)
-        if is_suppressed(tx, recipient.address, message.service, now_ms)
+        if is_suppressed(
+            tx,
+            recipient.address,
+            message.service,
+            now_ms,
+            is_list=bool(message.list_unsubscribe),
+        )
     }
     return _write(tx, message, suppressed, now_ms)
 
@@ -174,7 +180,12 @@ def to_work_row(message: NewMessage) -> Params:
 def to_accepted_data(message: NewMessage) -> dict[str, object]:
     """Return what `message.accepted` says beside its fields."""
     token = to_public(TOKEN, message.token_id) if message.token_id else None
-    return {"token": token, "size_bytes": len(message.raw)}
+    return {
+        "token": token,
+        "size_bytes": len(message.raw),
+        "next_hop": message.next_hop,
+        "route": message.route,
+    }
 
 
 def _write_recipient(

@@ -248,6 +248,80 @@ def _message_log(db: Database) -> None:
             db.execute(statement)
 
 
+# `suppressed` has the heir of `suppressions`: an address may be on the list twice, once against
+# all mail and once against what has `list_unsubscribe`, and each ends by itself.
+_SECOND = """
+CREATE TABLE report_calls (
+    id INTEGER PRIMARY KEY,
+    provider TEXT NOT NULL,
+    once TEXT,
+    received_at INTEGER NOT NULL,
+    raw BLOB NOT NULL,
+    fault TEXT NOT NULL DEFAULT '',
+    UNIQUE (provider, once)
+) STRICT;
+
+CREATE TABLE reports (
+    id INTEGER PRIMARY KEY,
+    call_id INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    recipient TEXT NOT NULL,
+    message_id INTEGER,
+    n INTEGER,
+    attempt INTEGER,
+    provider_message_id TEXT NOT NULL,
+    cause TEXT,
+    event TEXT NOT NULL,
+    suppresses TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    data TEXT,
+    received_at INTEGER NOT NULL,
+    matched_at INTEGER,
+    next_at INTEGER,
+    UNIQUE (provider, event_id)
+) STRICT;
+CREATE INDEX reports_unmatched ON reports (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX attempts_provider_message ON attempts (provider_message_id)
+    WHERE provider_message_id <> '';
+
+CREATE TABLE suppressed (
+    address TEXT NOT NULL,
+    service TEXT NOT NULL,
+    blocks TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    actor TEXT NOT NULL,
+    message_id INTEGER,
+    provider TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (address, service, blocks)
+) WITHOUT ROWID, STRICT;
+INSERT INTO suppressed (address, service, blocks, reason, detail, created_at, expires_at, actor)
+SELECT address, service,
+       CASE WHEN reason IN ('complaint', 'unsubscribe') THEN 'lists' ELSE 'all' END,
+       reason, detail, created_at, expires_at, actor
+  FROM suppressions;
+
+CREATE VIEW reports_readable AS
+SELECT id, provider, kind, recipient, message_id, n, attempt, cause, reply,
+       strftime('%Y-%m-%dT%H:%M:%fZ', received_at / 1000.0, 'unixepoch') AS received,
+       strftime('%Y-%m-%dT%H:%M:%fZ', matched_at / 1000.0, 'unixepoch') AS matched
+  FROM reports;
+"""
+
+
+@_MIGRATIONS(name=STEPS[1])
+def _reports(db: Database) -> None:
+    """Add what next hops report, and suppressions against lists only."""
+    for statement in _SECOND.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
 _BREAKERS = f"""
 CREATE TABLE breakers (
     name TEXT PRIMARY KEY,
@@ -274,10 +348,27 @@ CREATE INDEX work_parked ON work (due_at)
 """
 
 
-@_MIGRATIONS(name="0003_breakers")
+@_MIGRATIONS(name=STEPS[2])
 def _breakers(db: Database) -> None:
     """Add the breakers and the pace of next hops, and find what waits for one."""
     for statement in _BREAKERS.split(";"):
+        db.execute(statement)
+
+
+_ROUTES_AND_DOUBTS = (
+    "ALTER TABLE attempts ADD COLUMN route TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE attempts ADD COLUMN boot_id TEXT",
+    "ALTER TABLE attempts ADD COLUMN marked_boot_at INTEGER",
+    "ALTER TABLE attempts ADD COLUMN asked INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed_boot_at INTEGER",
+)
+
+
+@_MIGRATIONS(name=STEPS[3])
+def _routes_and_doubts(db: Database) -> None:
+    """Note with each attempt why it went there, and how its doubt is being resolved."""
+    for statement in _ROUTES_AND_DOUBTS:
         db.execute(statement)
 
 

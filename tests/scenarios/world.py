@@ -72,7 +72,7 @@ def build_settings(folder: Path, overrides: Mapping[str, object]) -> dict[str, A
 def write_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     """Return *tables* as TOML: tables, strings, numbers, booleans and lists of strings."""
     lines = [
-        f"{_write_key(key)} = {_write_value(value)}"
+        f"{_write_value(key)} = {_write_value(value)}"
         for key, value in tables.items()
         if not isinstance(value, dict)
     ]
@@ -81,10 +81,6 @@ def write_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
             name = f"{prefix}{key}"
             lines += [f"[{name}]", write_toml(value, f"{name}.")]
     return "\n".join(lines)
-
-
-def _write_key(key: str) -> str:
-    return f'"{key}"' if "." in key or key == "*" else key
 
 
 def _write_value(value: object) -> str:

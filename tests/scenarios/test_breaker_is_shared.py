@@ -1,4 +1,4 @@
-"""A next hop stops answering, and comes back: the breaker opens, probes and closes."""
+"""A next hop stops answering, and several consumers come and go meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -38,87 +38,8 @@ async def submit_many(world: World, count: int, **fields: object) -> list[int]:
     )
 
 
-async def count_attempts(world: World, message_ids: list[int]) -> int:
-    return sum([len((await world.load(id_)).attempts) for id_ in message_ids])
-
-
-async def find_changes(world: World) -> list[object]:
-    return [e.data["breaker"] for e in await world.events() if "breaker" in e.data]
-
-
-async def test_the_next_of_the_chain_takes_over_at_no_attempts(
-    create: Create, relay: SmtpServer, start_smtpd: StartSmtpd
-) -> None:
-    """F-CO-07, delivery.md §3: what is open is passed by at once; back, it is used again."""
-    first = start_smtpd()
-    world = await create(
-        hops={"first": first, "relay": relay}, routing__default=["first", "relay"], **QUICK
-    )
-    first.stop()
-    await world.start_consumer()
-    before = await submit_many(world, 10)
-    for message_id in before:
-        await world.until(message_id, State.SENT)
-    await until_breaker(world, BreakerState.OPEN, BreakerState.HALF_OPEN)
-    tried = await count_attempts(world, before)
-    assert tried < 20, "each of them found out for itself"
-
-    first.restart()
-    while (await find_breaker(world)).state is not BreakerState.CLOSED:
-        (message_id,) = await submit_many(world, 1)
-        await world.until(message_id, State.SENT)
-
-    (after,) = await submit_many(world, 1)
-    view = await world.until(after, State.SENT)
-    assert [attempt.provider for attempt in view.attempts] == ["first"]
-    assert await find_changes(world) == ["open", "closed"]
-
-
-async def test_messages_wait_for_a_chain_that_is_shut_and_go_when_it_is_back(
-    create: Create, start_smtpd: StartSmtpd
-) -> None:
-    """F-CO-07: an open breaker costs them no attempt, and nobody is forgotten."""
-    first = start_smtpd()
-    world = await create(hops={"first": first}, routing__default=["first"], **QUICK)
-    first.stop()
-    await world.start_consumer()
-    message_ids = await submit_many(world, 5)
-    await until_breaker(world, BreakerState.OPEN)
-    message_ids += await submit_many(world, 60)
-
-    async def is_waiting() -> bool:
-        recipients = [await world.recipient(message_id) for message_id in message_ids]
-        return {recipient.waiting_for for recipient in recipients} == {"next_hop"}
-
-    await eventually(is_waiting, within=20, saying=world.tell)
-    await eventually(lambda: find_reopened(world), within=20, saying=world.tell)
-    tried = await count_attempts(world, message_ids)
-    assert tried < 30, f"{tried} attempts for an outage"
-
-    first.restart()
-    for message_id in message_ids:
-        await world.until(message_id, State.SENT, within=40)
-
-    assert (await until_breaker(world, BreakerState.CLOSED)).reason == ""
-    assert await find_changes(world) == ["open", "closed"]
-
-
 async def find_reopened(world: World) -> bool:
     return (await find_breaker(world)).openings > 1
-
-
-async def test_refused_recipients_never_open_it(
-    create: Create, start_smtpd: StartSmtpd
-) -> None:
-    """F-CO-08: thirty mailboxes that do not exist say nothing about the next hop."""
-    world = await create(hops={"first": start_smtpd()}, routing__default=["first"], **QUICK)
-    refused = [await world.submit(world.address("permfail")) for _ in range(30)]
-    refused += [await world.submit(world.address("dot-554")) for _ in range(10)]
-    await world.start_consumer()
-    for message_id in refused:
-        await world.until(message_id, State.BOUNCED)
-
-    assert await world.app.store.load_standing() == ([], [])
 
 
 async def test_two_consumers_share_it(create: Create, start_smtpd: StartSmtpd) -> None:
