@@ -27,7 +27,8 @@ from emailerctl.store.base import AttemptResult, Breaker, Claim, Settlement, Sto
 
 _ASIDE_MS = 15_000  # what is for a slow domain goes behind what is due for others
 _PARKED_MS = 30_000  # a message whose whole chain is shut looks again after about this long
-_BUSY_MS = 1_000  # and at the earliest after this
+_AFTER_MS = 2_000  # after a breaker's pause: those that are woken to probe with go first
+_BUSY_MS = 1_000  # what waits for a probe to end looks again after this
 
 T = TypeVar("T")
 OnAlarm = Callable[[str, Alarm, str], None]
@@ -399,7 +400,7 @@ class Delivery:
         if refusal.is_pace and until_ms is not None:
             await self.put_aside(claim, until_ms)
             return
-        at_ms = now_ms + _PARKED_MS if until_ms is None else max(until_ms, now_ms + _BUSY_MS)
+        at_ms = now_ms + _PARKED_MS if until_ms is None else max(until_ms, now_ms) + _AFTER_MS
         next_hop = chain[0] if chain else ""
         await self._wait_for_next_hop(claim, at_ms, _PARKED_MS, next_hop=next_hop, index=0)
 

@@ -38,12 +38,16 @@ _PROVIDERS = """\
 #return_path = "bounces@example.org"
 # How long to wait for the reply after the last byte (RFC 5321: ten minutes).
 #final_reply = "600s"
-# Connection-level failures in a row after which the next hop rests, and how long at first.
+# Of every kind: connection-level failures in a row that open the breaker, and how long the next
+# hop is left alone at first.
 #breaker_failures = 5
 #breaker_pause = "30s"
-# At most so many messages, of all consumers together; and the same for a recipient domain.
+# Of every kind: so many messages in a time, of all consumers together: 100/s, 1000/h, 5/10m.
 #rate = "100/s"
-#domain_rates = {"gmail.com" = "20/s", "*" = "50/s"}
+# The same by recipient domain, and for each of the others.
+#[providers.relay.domain_rates]
+#"gmail.com" = "20/s"
+#"*" = "10/s"
 
 # kind = "mailgun": over its HTTP API.
 #[providers.mg]
