@@ -42,9 +42,10 @@ async def check_hop(
     results: list[CheckResult] = []
     try:
         async with asyncio.timeout(within_s):
-            if isinstance(provider, SpeaksTls):
-                results.append(await provider.check_tls())
             results += await provider.check()
+            tls = await provider.check_tls() if isinstance(provider, SpeaksTls) else None
+            if tls is not None:
+                results.insert(1, tls)  # after the connection
     except TimeoutError:
         results.append(CheckResult("time", is_good=False, detail=f"not done in {within_s:g} s"))
     if abilities is not None:

@@ -131,8 +131,8 @@ class Provider(Protocol):
 class SpeaksTls(Protocol):
     """A next hop whose `check` leaves TLS to be looked at apart."""
 
-    async def check_tls(self) -> CheckResult:
-        """Shake hands, on a connection that is used for nothing else."""
+    async def check_tls(self) -> CheckResult | None:
+        """Shake hands, on a connection that is used for nothing else; None: there is none."""
         ...
 
 

@@ -31,9 +31,13 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from emailerctl.models.clock import Clock
+from emailerctl.models.ids import MESSAGE, parse_public
+from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.models.text import shorten
 from emailerctl.providers.base import (
+    OUR_ATTEMPT,
+    OUR_ID,
     Abilities,
     CheckResult,
     Mark,
@@ -51,7 +55,7 @@ from emailerctl.providers.content import (
     address_all,
     parse_content,
 )
-from emailerctl.providers.http_client import Answer, Client, Request, Unreachable
+from emailerctl.providers.http_client import Answer, Client, Request, TlsFailed, Unreachable
 from emailerctl.providers.http_legible import show_body, show_head
 from emailerctl.providers.smtp_reply import clean
 from emailerctl.settings import Duration, Section, Text
@@ -140,6 +144,27 @@ def build_key(outgoing: Outgoing) -> str:
     return f"{outgoing.public_id}.{outgoing.attempt}"
 
 
+def parse_key(text: object) -> tuple[str, int | None]:
+    """Return id and attempt from what `build_key` made; an empty id from anything else."""
+    found = _KEY.fullmatch(text) if isinstance(text, str) else None
+    if found is None or parse_public(MESSAGE, found[1]) is None:
+        return "", None
+    return found[1], int(found[2])
+
+
+_KEY = re.compile(r"(msg_[0-9A-Za-z]{1,20})\.([0-9]{1,9})")
+
+
+def read_ours(labels: Mapping[str, object]) -> tuple[str, int | None]:
+    """Return id and attempt from what travelled along as OUR_ID and OUR_ATTEMPT."""
+    public_id = str(labels.get(OUR_ID, ""))
+    attempt = str(labels.get(OUR_ATTEMPT, ""))
+    return (
+        public_id if parse_public(MESSAGE, public_id) is not None else "",
+        int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else None,
+    )
+
+
 def refuse(reply: str, *, party: Party = Party.NEXT_HOP) -> Outcome:
     """Return what is said of a message that this next hop can't carry: nothing was asked."""
     return Outcome(kind=Kind.PERMANENT, party=party, phase=Phase.GATE, reply=reply)
@@ -192,6 +217,27 @@ def from_status(
         wait = answer.headers.get("retry-after", "")
         meaning = replace(meaning, retry_after_ms=parse_retry_after(wait, answer.received_ms))
     return replace(meaning, code=status, reply=clean(f"{status} {said}".strip()))
+
+
+def blame(
+    outcome: Outcome, carries: tuple[EnvelopeRecipient, ...], named: Collection[int]
+) -> Outcome | Mapping[int, Outcome]:
+    """Refuse the recipients that a refusal is about; the rest goes again at once without them.
+
+    Where it names nobody it is everybody's, as it came.
+    """
+    if not named:
+        return outcome
+    again = replace(outcome, kind=Kind.TRANSIENT, party=Party.MESSAGE, is_charged=False)
+    refused = refuse_recipient(outcome)
+    return {r.n: refused if r.n in named else again for r in carries}
+
+
+def refuse_recipient(outcome: Outcome) -> Outcome:
+    """Return *outcome* as a refusal of one recipient, for good."""
+    return replace(
+        outcome, kind=Kind.PERMANENT, party=Party.RECIPIENT, provider_message_id="", alarm=None
+    )
 
 
 def parse_retry_after(value: str, now_ms: int) -> int | None:
@@ -288,16 +334,19 @@ class HttpNextHop(ABC, Generic[S]):
         detail = self.client.mask(outcome.reply)
         return [connected, CheckResult(name, is_good=False, detail=detail)], None
 
-    async def check_tls(self) -> CheckResult:
+    async def check_tls(self) -> CheckResult | None:
         """Shake hands, on a connection that is used for nothing else."""
         if not self.settings.base_url.startswith("https:"):
             is_here = is_loopback(urlsplit(self.settings.base_url).hostname)
             where = "this host" if is_here else "allow_http = true"
             return CheckResult("tls", is_good=True, detail=f"none: {where}")
         try:
-            return CheckResult("tls", is_good=True, detail=await self.client.shake_hands())
-        except Unreachable as error:
+            agreed = await self.client.shake_hands()
+        except TlsFailed as error:
             return CheckResult("tls", is_good=False, detail=str(error))
+        except Unreachable:
+            return None
+        return CheckResult("tls", is_good=True, detail=agreed)
 
     def plan(self, outgoing: Outgoing) -> Planned:
         """Say what an attempt would ask, without asking."""
@@ -398,6 +447,18 @@ _ONE_AT_A_TIME = Outcome(
 
 
 # 5 reports: what several providers have in common
+
+
+def verify_bearer(headers: Mapping[str, str], token: str) -> None:
+    """Check a report's token (RFC 6750), in constant time.
+
+    Raises:
+        NotVerified: missing or wrong; also when none is configured.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    is_right = hmac.compare_digest(given.strip().encode(), token.encode())
+    if not token or scheme.lower() != "bearer" or not is_right:
+        raise NotVerified("the report's token is missing or wrong")
 
 
 def verify_basic_auth(headers: Mapping[str, str], user: str, password: str) -> None:

@@ -310,6 +310,10 @@ class Unreachable(Exception):
     """A question to a next hop was not answered; the sentence says why."""
 
 
+class TlsFailed(Unreachable):
+    """There was a connection, and no TLS on it."""
+
+
 class Client:
     """Connections to one next hop, kept between messages."""
 
@@ -507,7 +511,7 @@ class Client:
         """Open a TLS connection, close it, and say what was agreed.
 
         Raises:
-            Unreachable: with the reason.
+            TlsFailed, Unreachable: with the reason.
         """
         url = urlsplit(self._base_url)
         try:
@@ -519,7 +523,7 @@ class Client:
             raise Unreachable(f"no connection within {self._connect_s:g} s") from None
         except ssl.SSLError as error:
             said = getattr(error, "verify_message", "") or error.reason or str(error)
-            raise Unreachable(clean(f"TLS failed: {said}")) from error
+            raise TlsFailed(clean(str(said))) from error
         except OSError as error:
             raise Unreachable(clean(f"{type(error).__name__}: {error}")) from error
         tls: ssl.SSLObject = writer.get_extra_info("ssl_object")

@@ -17,6 +17,7 @@ No idempotency: the same request twice is two messages.
 import hmac
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
 from urllib.parse import quote
@@ -25,7 +26,7 @@ from pydantic import Field, SecretStr, field_validator
 
 from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.message import EnvelopeRecipient
-from emailerctl.models.outcome import Alarm, Kind, Outcome, Party
+from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.models.text import shorten
 from emailerctl.providers.base import (
     OUR_ATTEMPT,
@@ -43,7 +44,7 @@ from emailerctl.providers.base import (
     select_metadata,
     select_tags,
 )
-from emailerctl.providers.http import HttpNextHop, HttpSettings, from_status
+from emailerctl.providers.http import HttpNextHop, HttpSettings, from_status, read_ours
 from emailerctl.providers.http_client import (
     Answer,
     Request,
@@ -224,21 +225,33 @@ class Mailgun(HttpNextHop[MailgunSettings]):
             path=f"/v4/domains/{quote(self.settings.domain)}",
             headers={"Authorization": _authorize(self.settings)},
         )
-        try:
-            answer = await self.client.ask(request)
-        except Unreachable as error:
-            return [CheckResult("connection", is_good=False, detail=str(error))]
-        outcome = from_status(answer, says=str(answer.json.get("message", "")))
-        connected = CheckResult("connection", is_good=True, detail=self.settings.base_url)
-        if outcome.alarm is Alarm.CREDENTIALS:
-            detail = f"{outcome.reply} (a sending key may not read; it can still send)"
-            return [connected, CheckResult("credentials", is_good=False, detail=detail)]
-        domain = answer.json.get("domain")
-        state = domain.get("state") if isinstance(domain, dict) else outcome.reply
+        results, answer = await self.knock(request)
+        if answer is None and results[-1].name == "credentials":
+            cure = "a sending key may not read, and can still send: try a message"
+            return [*results[:-1], replace(results[-1], cure=cure)]
+        if answer is None and results[-1].name == "answer":
+            return [*results[:-1], replace(results[-1], name="domain")]
+        if answer is None:
+            return results
+        domain = _object(answer.json, "domain")
+        state = str(domain.get("state") or "not said")
+        bad = [
+            f"{record.get('record_type')} {record.get('name')}"
+            for record in answer.json.get("sending_dns_records") or ()
+            if isinstance(record, dict)
+            and record.get("record_type") == "TXT"  # SPF and DKIM; CNAME is for tracking
+            and record.get("valid") != "valid"
+        ]
         return [
-            connected,
+            *results,
             CheckResult("credentials", is_good=True, detail="the key is known"),
-            CheckResult("domain", is_good=state == "active", detail=str(state)),
+            CheckResult("domain", is_good=state == "active", detail=state),
+            CheckResult(
+                "dns",
+                is_good=not bad,
+                detail=f"not as they should be: {', '.join(bad)}" if bad else "valid",
+                cure="enter the records that Mailgun shows for the domain",
+            ),
         ]
 
 
@@ -343,15 +356,15 @@ def _read_event(event: dict[str, Any]) -> Report:
         )
     variables = _object(event, "user-variables")
     header = str(_object(_object(event, "message"), "headers").get("message-id", ""))
-    attempt = str(variables.get(OUR_ATTEMPT, ""))
+    public_id, attempt = read_ours(variables)
     return Report(
         kind=kind,
         # "unique within a day" (event structure): with its moment, for ever
         event_id=f"{event.get('timestamp', '')}:{event.get('id', '')}",
         recipient=str(event.get("recipient", "")),
         at_ms=_read_moment(event.get("timestamp")),
-        public_id=_find_public_id(str(variables.get(OUR_ID, "")), header),
-        attempt=int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else None,
+        public_id=public_id or _read_message_id(header),
+        attempt=attempt,
         provider_message_id=header.strip("<>"),
         reject_reason=reason,
         is_hard=is_hard,
@@ -372,12 +385,10 @@ def _read_moment(timestamp: object) -> int:
     return round(timestamp * 1000)  # type: ignore[operator]
 
 
-def _find_public_id(variable: str, message_id_header: str) -> str:
-    """Return our id: from the variable, else from our Message-ID."""
-    for candidate in (variable, message_id_header.strip("<>").partition("@")[0]):
-        if parse_public(MESSAGE, candidate) is not None:
-            return candidate
-    return ""
+def _read_message_id(header: str) -> str:
+    """Return our id from our Message-ID, where the variable is missing."""
+    candidate = header.strip("<>").partition("@")[0]
+    return candidate if parse_public(MESSAGE, candidate) is not None else ""
 
 
 def _read_reply(event: Mapping[str, Any]) -> str:

@@ -13,15 +13,18 @@ from pydantic import SecretStr, ValidationError
 from emailerctl.errors import ConfigurationError
 from emailerctl.models.clock import Clock, to_ms
 from emailerctl.providers.base import Abilities, Provider, Reports
+from emailerctl.providers.brevo import Brevo, BrevoReports, BrevoSettings
 from emailerctl.providers.http import HttpNextHop, HttpSettings
 from emailerctl.providers.mailgun import Mailgun, MailgunReports, MailgunSettings
+from emailerctl.providers.mailjet import Mailjet, MailjetReports, MailjetSettings
 from emailerctl.providers.postmark import Postmark, PostmarkReports, PostmarkSettings
 from emailerctl.providers.sandbox import Sandbox, SandboxSettings
 from emailerctl.providers.smtp import Smtp, SmtpSettings
+from emailerctl.providers.sparkpost import SparkPost, SparkPostReports, SparkPostSettings
 from emailerctl.settings import Section
 
 # Kinds of the contract that later versions bring.
-NOT_YET = frozenset({"resend", "ses", "sendgrid", "brevo", "sparkpost", "mailjet"})
+NOT_YET = frozenset({"resend", "ses", "sendgrid"})
 
 _PRE_MARK_MS = (
     300_000  # everything before the mark, unless the adapter's settings say otherwise
@@ -106,6 +109,9 @@ KINDS: Mapping[str, Kind] = {
     "sandbox": Kind(SandboxSettings, _build_sandbox),
     "mailgun": _over_http(Mailgun, MailgunSettings, MailgunReports),
     "postmark": _over_http(Postmark, PostmarkSettings, PostmarkReports),
+    "brevo": _over_http(Brevo, BrevoSettings, BrevoReports),
+    "sparkpost": _over_http(SparkPost, SparkPostSettings, SparkPostReports),
+    "mailjet": _over_http(Mailjet, MailjetSettings, MailjetReports),
 }
 
 

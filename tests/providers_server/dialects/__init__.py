@@ -1,9 +1,12 @@
 """What the fake provider server speaks: one file a provider, one line here."""
 
-from tests.providers_server.dialects import mailgun, postmark
+from tests.providers_server.dialects import brevo, mailgun, mailjet, postmark, sparkpost
 from tests.providers_server.dialects.base import Dialect
 
 DIALECTS: dict[str, Dialect] = {
     "mailgun": mailgun.DIALECT,
     "postmark": postmark.DIALECT,
+    "brevo": brevo.DIALECT,
+    "sparkpost": sparkpost.DIALECT,
+    "mailjet": mailjet.DIALECT,
 }
