@@ -88,7 +88,7 @@ async def plan_message(
     Raises:
         Invalid, Forbidden: it would be refused.
     """
-    prepared = acceptance.prepare(fields, caller=caller)
+    prepared = await acceptance.prepare(fields, caller=caller)
     message = prepared.message
     suppressed = await store.find_suppressed(
         [r.address for r in message.recipients], service=caller.service, now_ms=now_ms

@@ -24,7 +24,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from email.header import Header
-from hashlib import blake2b
 from typing import Any, Literal
 from uuid import UUID, uuid5
 
@@ -53,6 +52,7 @@ from emailerctl.providers.http import (
     PartsNextHop,
     build_key,
     from_status,
+    identify,
     parse_key,
     parse_retry_after,
     read_ours,
@@ -86,7 +86,7 @@ class BrevoSettings(HttpSettings):
     )
     report_token: SecretStr = Field(
         default=SecretStr(""),
-        description="Bearer token of its webhooks, instead of user and password.",
+        description="Bearer token of its webhooks; where it is set no password is asked for.",
     )
 
 
@@ -418,8 +418,7 @@ def _find_ours(event: Mapping[str, Any]) -> tuple[str, int | None]:
 def _identify(event: Mapping[str, Any]) -> str:
     """Return what is the same when an event is told again; its `id` is the webhook's."""
     names = ("event", "email", "message-id", "ts_epoch", "ts_event", "link")
-    text = "\0".join(str(event.get(name, "")) for name in names)
-    return blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return identify(*(event.get(name, "") for name in names))
 
 
 def _read_moment(event: Mapping[str, Any]) -> int:

@@ -23,14 +23,15 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from hashlib import blake2b
 from ipaddress import ip_address
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from emailerctl.models.clock import Clock
+from emailerctl.models.clock import Clock, parse_moment
 from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
@@ -55,15 +56,16 @@ from emailerctl.providers.content import (
     address_all,
     parse_content,
 )
+from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.http_client import Answer, Client, Request, TlsFailed, Unreachable
 from emailerctl.providers.http_legible import show_body, show_head
 from emailerctl.providers.smtp_reply import clean
-from emailerctl.settings import Duration, Section, Text
+from emailerctl.settings import Duration, Text
 
 # 1 settings: what every next hop over HTTP has
 
 
-class HttpSettings(Section):
+class HttpSettings(HopSettings):
     """`[providers.NAME]` of a kind that is reached over HTTP."""
 
     base_url: Text = Field(default="", description="Where its API is.")
@@ -89,14 +91,6 @@ class HttpSettings(Section):
         default=timedelta(seconds=60),
         gt=timedelta(0),
         description="How long to wait for the answer after the last byte.",
-    )
-    breaker_failures: int = Field(
-        default=5, ge=1, description="Connection-level failures in a row that open the breaker."
-    )
-    breaker_pause: Duration = Field(
-        default=timedelta(seconds=30),
-        gt=timedelta(0),
-        description="How long the breaker stays open at first.",
     )
 
     @field_validator("base_url")
@@ -153,16 +147,6 @@ def parse_key(text: object) -> tuple[str, int | None]:
 
 
 _KEY = re.compile(r"(msg_[0-9A-Za-z]{1,20})\.([0-9]{1,9})")
-
-
-def read_ours(labels: Mapping[str, object]) -> tuple[str, int | None]:
-    """Return id and attempt from what travelled along as OUR_ID and OUR_ATTEMPT."""
-    public_id = str(labels.get(OUR_ID, ""))
-    attempt = str(labels.get(OUR_ATTEMPT, ""))
-    return (
-        public_id if parse_public(MESSAGE, public_id) is not None else "",
-        int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else None,
-    )
 
 
 def refuse(reply: str, *, party: Party = Party.NEXT_HOP) -> Outcome:
@@ -477,3 +461,70 @@ def verify_basic_auth(headers: Mapping[str, str], user: str, password: str) -> N
     is_right = hmac.compare_digest(said, f"{user}:{password}".encode())
     if scheme.lower() != "basic" or not is_right:
         raise NotVerified("the report's credentials are missing or wrong")
+
+
+_SKEW_MS = 5 * 60_000
+
+
+def verify_age(moment_ms: int, now_ms: int, *, within_ms: int = _SKEW_MS) -> None:
+    """Check when a report was signed (F-WI-01): clocks differ by five minutes at most.
+
+    Args:
+        within_ms: how old it may be: more where the moment stays the same when it is repeated.
+
+    Raises:
+        NotVerified: it is too old, or from the future.
+    """
+    if not -_SKEW_MS <= now_ms - moment_ms <= within_ms:
+        old = f"more than {within_ms // 60_000} minutes old"
+        raise NotVerified(f"the report is {old}, or from the future")
+
+
+def find_object(value: object, *names: str) -> Mapping[str, Any]:
+    """Return the object below *names*; an empty one where there is none."""
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
+def find_public_id(*candidates: object) -> str:
+    """Return the first that is an id of ours, or the left side of a Message-ID of ours."""
+    for candidate in candidates:
+        said = str(candidate or "").strip("<>").partition("@")[0]
+        if parse_public(MESSAGE, said) is not None:
+            return said
+    return ""
+
+
+def read_ours(labels: Mapping[str, object]) -> tuple[str, int | None]:
+    """Return id and attempt from what travelled along as OUR_ID and OUR_ATTEMPT."""
+    return find_public_id(labels.get(OUR_ID)), find_attempt(labels)
+
+
+def find_attempt(labels: Mapping[str, Any]) -> int | None:
+    """Return the attempt that came along."""
+    return find_number(labels.get(OUR_ATTEMPT))
+
+
+def find_number(value: object) -> int | None:
+    """Return *value* as a number of ours: an attempt's, a recipient's."""
+    return int(str(value)) if re.fullmatch(r"[0-9]{1,9}", str(value)) else None
+
+
+def find_moment(value: object) -> int:
+    """Read RFC 3339, or seconds since 1970; 0 where it is neither.
+
+    Fractions have up to nine digits, more than Python takes.
+    """
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return round(value * 1000) if 0 <= value < 1e11 else 0
+    try:
+        return parse_moment(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", str(value)))
+    except (ValueError, OverflowError):
+        return 0
+
+
+def identify(*parts: object) -> str:
+    """Return what is the same for the same parts: the id of a report that has none."""
+    text = "\0".join(map(str, parts))
+    return blake2b(text.encode(errors="replace"), digest_size=16).hexdigest()

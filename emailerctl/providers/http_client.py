@@ -28,7 +28,7 @@ import httpcore
 import httpx
 
 from emailerctl.errors import ConfigurationError
-from emailerctl.models.clock import Clock
+from emailerctl.models.clock import Clock, SystemClock
 from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.providers.base import DOT_WITHIN_MS, Mark, MarkRefused
@@ -608,6 +608,31 @@ def _swallow_cancellation() -> None:
 
 
 # Elsewhere
+
+
+_ELSEWHERE = timedelta(seconds=10)
+
+
+async def ask_once(base_url: str, request: Request, *, ca_file: Path | None = None) -> Answer:
+    """Ask on a connection that is used for nothing else: within 10 s, bounded, no redirects.
+
+    Raises:
+        ConfigurationError: *ca_file* can't be used.
+        Unreachable: there was no answer.
+    """
+    client = Client(
+        "",
+        base_url=base_url,
+        connections=1,
+        clock=SystemClock(),
+        ca_file=ca_file,
+        connect_timeout=_ELSEWHERE,
+        final_reply=_ELSEWHERE,
+    )
+    try:
+        return await client.ask(request)
+    finally:
+        await client.close()
 
 
 async def post_json(url: str, body: object) -> str:

@@ -24,7 +24,6 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator
 
-from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.models.text import shorten
@@ -44,7 +43,16 @@ from emailerctl.providers.base import (
     select_metadata,
     select_tags,
 )
-from emailerctl.providers.http import HttpNextHop, HttpSettings, from_status, read_ours
+from emailerctl.providers.http import (
+    HttpNextHop,
+    HttpSettings,
+    find_attempt,
+    find_moment,
+    find_object,
+    find_public_id,
+    from_status,
+    verify_age,
+)
 from emailerctl.providers.http_client import (
     Answer,
     Request,
@@ -229,11 +237,11 @@ class Mailgun(HttpNextHop[MailgunSettings]):
         if answer is None and results[-1].name == "credentials":
             cure = "a sending key may not read, and can still send: try a message"
             return [*results[:-1], replace(results[-1], cure=cure)]
-        if answer is None and results[-1].name == "answer":
-            return [*results[:-1], replace(results[-1], name="domain")]
-        if answer is None:
+        if answer is None and results[-1].name == "connection":
             return results
-        domain = _object(answer.json, "domain")
+        if answer is None:
+            return [*results[:-1], replace(results[-1], name="domain")]
+        domain = find_object(answer.json, "domain")
         state = str(domain.get("state") or "not said")
         bad = [
             f"{record.get('record_type')} {record.get('name')}"
@@ -279,8 +287,6 @@ def read_events(items: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 
 # 5 reports: what they tell us later
 
-_SKEW_MS = 5 * 60_000
-
 
 class MailgunReports:
     """Webhooks: HMAC-SHA256 of timestamp and token, with the signing key.
@@ -308,8 +314,7 @@ class MailgunReports:
         expected = hmac.new(self._key, (timestamp + token).encode(), sha256).hexdigest()
         if not hmac.compare_digest(expected.encode(), given.encode()):
             raise NotVerified("the signature is wrong")
-        if abs(int(timestamp) * 1000 - now_ms) > _SKEW_MS:
-            raise NotVerified("the report is more than five minutes old, or from the future")
+        verify_age(int(timestamp) * 1000, now_ms)
         return token
 
     def parse(self, body: bytes) -> list[Report]:
@@ -354,17 +359,16 @@ def _read_event(event: dict[str, Any]) -> Report:
         kind, reason, is_hard = _FAILED.get(
             str(event.get("reason", "")), (ReportKind.BOUNCED, RejectReason.OTHER, False)
         )
-    variables = _object(event, "user-variables")
-    header = str(_object(_object(event, "message"), "headers").get("message-id", ""))
-    public_id, attempt = read_ours(variables)
+    variables = find_object(event, "user-variables")
+    header = str(find_object(event, "message", "headers").get("message-id", ""))
     return Report(
         kind=kind,
         # "unique within a day" (event structure): with its moment, for ever
         event_id=f"{event.get('timestamp', '')}:{event.get('id', '')}",
         recipient=str(event.get("recipient", "")),
-        at_ms=_read_moment(event.get("timestamp")),
-        public_id=public_id or _read_message_id(header),
-        attempt=attempt,
+        at_ms=find_moment(event.get("timestamp")),
+        public_id=find_public_id(variables.get(OUR_ID), header),
+        attempt=find_attempt(variables),
         provider_message_id=header.strip("<>"),
         reject_reason=reason,
         is_hard=is_hard,
@@ -373,28 +377,10 @@ def _read_event(event: dict[str, Any]) -> Report:
     )
 
 
-def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = event.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _read_moment(timestamp: object) -> int:
-    is_number = isinstance(timestamp, int | float) and not isinstance(timestamp, bool)
-    if not is_number or not 0 <= timestamp < 1e11:  # type: ignore[operator]
-        return 0
-    return round(timestamp * 1000)  # type: ignore[operator]
-
-
-def _read_message_id(header: str) -> str:
-    """Return our id from our Message-ID, where the variable is missing."""
-    candidate = header.strip("<>").partition("@")[0]
-    return candidate if parse_public(MESSAGE, candidate) is not None else ""
-
-
 def _read_reply(event: Mapping[str, Any]) -> str:
-    status = _object(event, "delivery-status")
+    status = find_object(event, "delivery-status")
     said = status.get("message") or status.get("description") or ""
     if not said:
-        said = _object(event, "reject").get("reason") or event.get("reason") or ""
+        said = find_object(event, "reject").get("reason") or event.get("reason") or ""
     code = status.get("code")
     return clean(f"{code} {said}" if isinstance(code, int) and code else str(said))

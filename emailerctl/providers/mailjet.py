@@ -18,7 +18,6 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr
@@ -46,7 +45,9 @@ from emailerctl.providers.http import (
     PartsNextHop,
     blame,
     build_key,
+    find_moment,
     from_status,
+    identify,
     parse_key,
     read_ours,
     verify_basic_auth,
@@ -427,7 +428,7 @@ def _read_event(event: dict[str, Any]) -> Report:
         kind=kind,
         event_id=_identify(event),
         recipient=str(event.get("email") or ""),
-        at_ms=_read_moment(event.get("time")),
+        at_ms=find_moment(event.get("time")),
         public_id=public_id,
         attempt=attempt,
         provider_message_id=str(event.get("MessageID") or event.get("mj_message_id") or ""),
@@ -451,10 +452,4 @@ def _find_ours(event: Mapping[str, Any]) -> tuple[str, int | None]:
 def _identify(event: Mapping[str, Any]) -> str:
     """Return what is the same when an event is told again: it has no number."""
     names = ("event", "time", "MessageID", "mj_message_id", "email", "url", "error")
-    text = "\0".join(str(event.get(name, "")) for name in names)
-    return blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
-
-
-def _read_moment(value: object) -> int:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value * 1000 if is_number and 0 < value < 10**11 else 0  # type: ignore[operator]
+    return identify(*(event.get(name, "") for name in names))

@@ -24,12 +24,12 @@ from emailerctl.providers.base import (
     Planned,
     Sending,
 )
-from emailerctl.settings import Section
+from emailerctl.providers.hop_settings import HopSettings
 
 # 1 settings
 
 
-class SandboxSettings(Section):
+class SandboxSettings(HopSettings):
     """`[providers.NAME]` with kind = "sandbox"."""
 
     kind: Literal["sandbox"] = "sandbox"

@@ -47,6 +47,7 @@ from emailerctl.providers.content import Addressed, Content, write_mailbox
 from emailerctl.providers.http import (
     HttpSettings,
     PartsNextHop,
+    find_object,
     from_status,
     read_ours,
     refuse_recipient,
@@ -314,19 +315,14 @@ class SparkPost(PartsNextHop[SparkPostSettings]):
         return [*results, _read_domains(answer)]
 
 
-def _object(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    inner = value.get(name)
-    return inner if isinstance(inner, dict) else {}
-
-
 def _read_account(answer: Answer) -> list[CheckResult]:
-    account = _object(answer.json, "results")
+    account = find_object(answer.json, "results")
     status = str(account.get("status") or "not said")
-    usage = _object(account, "usage")
+    usage = find_object(account, "usage")
     used = [
-        f"{_object(usage, span).get('used')} of {_object(usage, span).get('limit')} a {span}"
+        f"{spent.get('used')} of {spent.get('limit')} a {span}"
         for span in ("day", "month")
-        if _object(usage, span)
+        if (spent := find_object(usage, span))
     ]
     return [
         CheckResult("credentials", is_good=True, detail="the key is known"),
@@ -346,7 +342,7 @@ def _read_domains(answer: Answer) -> CheckResult:
     good: list[str] = []
     others: list[str] = []
     for one in domains if isinstance(domains, list) else ():
-        status = _object(one, "status") if isinstance(one, dict) else {}
+        status = find_object(one, "status") if isinstance(one, dict) else {}
         is_usable = status.get("ownership_verified") and status.get("compliance_status") in (
             None,
             "valid",
@@ -473,7 +469,7 @@ def _read_event(event: dict[str, Any]) -> Report:
         kind, reason, is_hard = _CLASSES.get(
             str(event.get("bounce_class")), (_B, RejectReason.OTHER, False)
         )
-    public_id, attempt = read_ours(_object(event, "rcpt_meta"))
+    public_id, attempt = read_ours(find_object(event, "rcpt_meta"))
     return Report(
         kind=kind,
         event_id=str(event.get("event_id") or ""),

@@ -1,4 +1,4 @@
-"""Brevo: POST /v3/smtp/email, GET …/smtp/statistics/events, …/account, …/senders/domains."""
+"""Brevo: POST /v3/smtp/email, GET /v3/smtp/statistics/events, /v3/account, …/domains."""
 
 import json
 from typing import Any
