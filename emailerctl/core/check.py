@@ -80,7 +80,9 @@ def describe_doubt(abilities: Abilities | None) -> str:
         ways.append(f"can be repeated with its key for {window}")
     if abilities is not None and abilities.look_up_lag_ms is not None:
         lag = _say(abilities.look_up_lag_ms)
-        ways.append(f'can be looked up, where a "no" counts after {lag}')
+        kept = abilities.look_up_kept_ms
+        until = f" and until {_say(kept)}" if kept is not None else ""
+        ways.append(f'can be looked up, where a "no" counts after {lag}{until}')
     if not ways:
         return "an attempt without an answer waits for an operator, or for the policy resend"
     return f"an attempt without an answer {' and '.join(ways)}"
