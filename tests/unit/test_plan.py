@@ -82,7 +82,7 @@ async def test_every_kind_shows_its_request_and_no_secret(desk: Desk, kind: str)
     text = "\n".join(write_plan(planned)) + str(planned.shape())
     secrets = [v for k, v in TABLES[kind].items() if "key" in k or "token" in k or "pass" in k]
 
-    assert (planned.chain, planned.why) == ((kind,), "[routing] default")
+    assert (planned.chain, planned.why) == ((kind,), "default")
     assert (hop.name, hop.kind, hop.is_skipped) == (kind, kind, False)
     assert hop.request.target
     assert hop.request.size_bytes > 0
@@ -121,7 +121,7 @@ async def test_the_providers_ways_are_traps(desk: Desk) -> None:
     assert "tag b does not travel along" in said
     assert "who is in To, Cc and Bcc is who gets it" in said
     assert "not byte for byte" in said
-    assert 'a "no" counts after 1d' in said
+    assert "waits for a report, an operator" in said
 
     (hop,) = (await plan(desk, "smtp", on_unknown="resend")).hops
     said = " / ".join(hop.traps)
