@@ -13,7 +13,7 @@ from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
-from emailerctl.core.hop_view import HopFacts
+from emailerctl.core.hop_view import HopFacts, HopView
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
@@ -31,7 +31,6 @@ from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
 from emailerctl.settings import Settings, locate
 from emailerctl.store import schema, sqlite
-from emailerctl.store.base import NextHop
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
@@ -98,16 +97,17 @@ class App:
             )
         return hops
 
-    async def check_hop(self, standing: NextHop, *, within_s: float) -> list[CheckResult]:
+    async def check_hop(self, view: HopView, *, within_s: float) -> list[CheckResult]:
         """Talk to one next hop without sending, and say what works."""
-        name = standing.name
+        name = view.hop.name
         kind, settings = self.tables[name]
         built = kind.build(name, settings, self.settings.consumer.concurrency, self.clock)
         try:
             return await check_hop(
                 built.provider,
                 kind.abilities,
-                standing=standing,
+                standing=view.hop,
+                breaker=view.breaker,
                 has_reports=kind.reports is not None,
                 within_s=within_s,
             )

@@ -182,6 +182,7 @@ class Abilities:
         has_smtputf8: takes addresses outside ASCII.
         look_up_lag_ms: a "no" of `look_up` counts only so long after the attempt; None: it has
             no look-up.
+        look_up_kept_ms: nor does it count later than this: what is older is forgotten there.
         traps: what it does to every message that a sender may not expect: sentences.
     """
 
@@ -204,6 +205,7 @@ class Abilities:
     has_smtputf8: bool = False
     idempotency: Idempotency | None = None
     look_up_lag_ms: int | None = None
+    look_up_kept_ms: int | None = None
     traps: tuple[str, ...] = ()
 
 
