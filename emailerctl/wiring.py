@@ -18,6 +18,7 @@ from emailerctl.core.tokens import TokenBook
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
+from emailerctl.models.verp import Signer
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities
 from emailerctl.providers.sandbox import SandboxSettings
@@ -30,6 +31,7 @@ from emailerctl.store.sqlstore import SqlStore
 Tables = Mapping[str, tuple[registry.Kind, Section]]
 
 _SALT = "settings_salt"
+_VERP_KEY = "verp_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,13 @@ class App:
                 concurrency=built.concurrency,
             )
         return hops
+
+    async def load_signer(self) -> Signer:
+        """Return what signs return paths, with the key that this store has once got."""
+        key = await self.store.find_note(_VERP_KEY)
+        if key is None:
+            key = await self.store.keep_note(_VERP_KEY, f"{self.rng.getrandbits(256):064x}")
+        return Signer(bytes.fromhex(key))
 
     async def hash_settings(self) -> dict[str, str]:
         """Return what tells each next hop's settings apart, salted for this store."""

@@ -17,6 +17,7 @@ from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_ms
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
+from emailerctl.models.verp import Signer
 from emailerctl.queues.bell import Listener
 from emailerctl.queues.embedded import EmbeddedQueue
 from emailerctl.settings import Settings
@@ -109,7 +110,8 @@ async def consume(
     forget_dead(app.folders.wake, app.folders.locks, now_s=app.clock.now_ms() / 1000)
     sweep = build_sweep(app, hops, clock_watch, own_id=consumer_id)
     listener = Listener(app.folders.wake, to_public(CONSUMER, consumer_id))
-    loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener)
+    signer = await app.load_signer()
+    loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener, signer)
     await sweep.void_leases()
     await sweep.fire_timers(adopts=True)
 
@@ -160,6 +162,7 @@ def _build_loop(
     clock_watch: ClockWatch,
     lease: Lease,
     listener: Listener,
+    signer: Signer,
 ) -> Loop:
     def on_change(in_flight: int) -> None:
         lease.in_flight = in_flight
@@ -177,6 +180,7 @@ def _build_loop(
         may_expire=clock_watch.may_expire,
         on_alarm=_log_alarm,
         on_unwritten=lambda error: loop.keep_outcome(error),
+        signer=signer,
     )
     loop = Loop(
         app.store,

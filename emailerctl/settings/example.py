@@ -35,6 +35,9 @@ _PROVIDERS = """\
 #password_file = "/run/secrets/smtp_password"
 # Envelope sender; empty: what the message or [defaults] envelope_sender says.
 #return_path = "bounces@example.org"
+# Sign it, bounces+<signed id>@example.org, so that a bounce says what it is about and a forged
+# one is known for what it is.  The mailbox must take what follows the +; docs/bounces.md.
+#verp = false
 # How long to wait for the reply after the last byte (RFC 5321: ten minutes).
 #final_reply = "600s"
 # Connection-level failures in a row after which the next hop rests, and how long at first;

@@ -355,6 +355,10 @@ LEAVE_NOTE = """
         ON CONFLICT (key) DO UPDATE SET value = excluded.value
 """
 
+KEEP_NOTE = """
+    INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO NOTHING
+"""
+
 END_NOTE = "DELETE FROM meta WHERE key = :key"
 
 # reading
