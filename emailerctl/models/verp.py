@@ -1,8 +1,8 @@
 """Signed return paths: a bounce comes back to an address that says what it is about.
 
-`bounces+<id>@example.org` (VERP).  The id holds message, recipient and attempt, and a signature
-that nobody else can make, so that a forged bounce is known for one.  It is 31 letters and digits
-that mean the same in capitals: mailers change the case of local parts.
+`bounces+<id>@example.org` (VERP).  The id holds message, recipient and attempt, and a
+signature that nobody else can make, so that a forged bounce is known for one.  It is 31 letters
+and digits that mean the same in capitals: mailers change the case of local parts.
 """
 
 import base64

@@ -104,8 +104,8 @@ class SmtpSettings(Section):
     )
     verp: bool = Field(
         default=False,
-        description="Sign the return path of each message: bounces+<signed id>@example.org; the "
-        "mailbox must take what follows the +.",
+        description="Sign the return path of each message: bounces+<signed id>@example.org; "
+        "the mailbox must take what follows the +.",
     )
     final_reply: Duration = _seconds(600, "How long to wait for the answer after the dot.")
     breaker_failures: int = Field(
