@@ -331,7 +331,9 @@ class Report:
 
     Attributes:
         event_id: the same whenever the same thing is told again.
+        recipient: the address; empty: the message's only one.
         public_id: our message, where our id came along; else empty.
+        n: the recipient's number, where that came along.
         is_hard: for `bounced`: later mail to that address is pointless.
         reply: the receiving server's or the provider's words, bounded.
         raw: as it came.
@@ -342,6 +344,7 @@ class Report:
     recipient: str = ""
     at_ms: int = 0
     public_id: str = ""
+    n: int | None = None
     attempt: int | None = None
     provider_message_id: str = ""
     reject_reason: RejectReason | None = None
@@ -381,5 +384,40 @@ class Reports(Protocol):
 
         Raises:
             Malformed: it is not what the provider documents.
+        """
+        ...
+
+
+@runtime_checkable
+class HasSecretPath(Protocol):
+    """Reports that come to `/v1/reports/{provider}/{path_secret}`, where a secret is set.
+
+    Who calls `verify` has compared it: another path is refused before.
+    """
+
+    path_secret: str
+
+
+@runtime_checkable
+class AsksBack(Protocol):
+    """Reports that can't be read without asking their provider (Amazon SNS)."""
+
+    async def prepare(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Fetch what `verify` needs (a certificate): nothing in *body* is trusted yet.
+
+        Raises:
+            NotVerified: it points elsewhere than to the provider.
+            Unavailable: the provider can't be reached now; it will repeat its call.
+        """
+        ...
+
+    async def confirm(self, body: bytes) -> bool:
+        """Answer a verified call that is a question (confirm a subscription).
+
+        Returns:
+            True where it was one: then it has no reports.
+
+        Raises:
+            Unavailable: the provider can't be reached now; it will repeat its call.
         """
         ...

@@ -7,6 +7,7 @@ the wall clock, `boot_ms` the boot clock (leases only).
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from emailerctl.models.event import Event
@@ -35,6 +36,7 @@ class Claim(NamedTuple):
         is_whole: the message has no other recipients than `recipients`.
         raw: the bytes; None where they are large (read them with `load_raw`) or gone.
         age_from_ms: since when `max_age` counts.
+        is_list: it has `list_unsubscribe`: complaints and unsubscribes keep it back.
     """
 
     message_id: int
@@ -64,6 +66,7 @@ class Claim(NamedTuple):
     content_hash: bytes
     size_bytes: int
     raw: bytes | None
+    is_list: bool = False
 
 
 class Settlement(NamedTuple):
@@ -207,9 +210,25 @@ class Token:
     limits: Mapping[str, object] = field(default_factory=dict)
 
 
+class Blocks(StrEnum):
+    """Which messages a suppression keeps from an address."""
+
+    ALL = "all"
+    LISTS = "lists"  # those with `list_unsubscribe`
+
+
+# Whoever complains or unsubscribes still gets receipts and password resets (product.md §3.1).
+BOUNCE, COMPLAINT, UNSUBSCRIBE = "bounce", "complaint", "unsubscribe"
+LIST_REASONS = frozenset({COMPLAINT, UNSUBSCRIBE})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    """An address that we will not send to, and why.  Service "" means every service."""
+    """An address that we will not send to, and why.  Service "" means every service.
+
+    Attributes:
+        message_id, provider: the evidence, where a report or an unsubscribe made it.
+    """
 
     address: str
     service: str
@@ -218,6 +237,55 @@ class Suppression:
     created_ms: int
     expires_ms: int | None
     actor: str
+    message_id: int | None = None
+    provider: str = ""
+
+    @property
+    def blocks(self) -> Blocks:
+        """Which messages it keeps from the address."""
+        return Blocks.LISTS if self.reason in LIST_REASONS else Blocks.ALL
+
+
+class NewReport(NamedTuple):
+    """What a next hop told of one recipient's copy, as `core.reporting` understands it.
+
+    Attributes:
+        event_id: the same whenever the same thing is told again.
+        message_id, n, attempt: what it is about, as far as that came along.
+        recipient: the address that it names; empty: the message's only one.
+        cause: the evidence in it; None: it proves nothing.
+        event: the type of the event that it is besides; empty: none.
+        suppresses: the reason for which its recipient is suppressed; empty: not.
+    """
+
+    event_id: str
+    kind: str
+    at_ms: int
+    recipient: str = ""
+    message_id: int | None = None
+    n: int | None = None
+    attempt: int | None = None
+    provider_message_id: str = ""
+    cause: Cause | None = None
+    event: str = ""
+    suppresses: str = ""
+    reply: str = ""
+    data: Mapping[str, object] = MappingProxyType({})
+
+
+class Taken(NamedTuple):
+    """What became of a call with reports.
+
+    Attributes:
+        is_replay: its signature had been used before: nothing in it counts.
+        new, repeated: reports that were told for the first time, and those that were not.
+        unmatched: of the new ones, those about nothing that is here yet.
+    """
+
+    is_replay: bool = False
+    new: int = 0
+    repeated: int = 0
+    unmatched: int = 0
 
 
 class HopState(StrEnum):
@@ -433,6 +501,45 @@ class Store(Protocol):
         """Write an event that changes no state."""
         ...
 
+    # reports
+
+    async def take_reports(
+        self,
+        provider: str,
+        reports: Sequence[NewReport],
+        *,
+        raw: bytes,
+        once: str = "",
+        fault: str = "",
+        now_ms: int,
+    ) -> Taken:
+        """Apply each of *reports* that was not told before, and keep *raw*.
+
+        What is about no message or attempt that is here is kept and tried again (F-WI-03).
+
+        Args:
+            provider: the name of the next hop.
+            reports: what its call says.
+            raw: the call's body as it came.
+            once: what may come once only: the signature's token (F-WI-01).
+            fault: why *raw* could not be read.
+            now_ms: the wall clock.
+        """
+        ...
+
+    async def match_reports(self, *, now_ms: int, limit: int) -> int:
+        """Try reports again that were about nothing yet; return how many now fitted."""
+        ...
+
+    async def unsubscribe(
+        self, suppression: Suppression, *, message_id: int, n: int, now_ms: int
+    ) -> bool:
+        """Enter what a recipient asked for by the link in a message, which may be gone.
+
+        False: it was suppressed already.
+        """
+        ...
+
     # consumers
 
     async def register(self, consumer: Consumer) -> None:
@@ -607,7 +714,16 @@ class Store(Protocol):
         """Enter or replace a suppression."""
         ...
 
-    async def unsuppress(self, address: str, service: str) -> bool:
+    async def import_suppressions(self, suppressions: Sequence[Suppression]) -> int:
+        """Enter those that are not there; return how many that were.
+
+        What is there stays as it is, unless it would end sooner.
+        """
+        ...
+
+    async def unsuppress(
+        self, address: str, service: str, *, blocks: Blocks | None = None
+    ) -> bool:
         """Remove a suppression; False when there was none."""
         ...
 
@@ -618,9 +734,12 @@ class Store(Protocol):
         ...
 
     async def find_suppressed(
-        self, addresses: Collection[str], *, service: str, now_ms: int
+        self, addresses: Collection[str], *, service: str, now_ms: int, is_list: bool = False
     ) -> set[str]:
-        """Return those of *addresses* that are suppressed for *service*."""
+        """Return those of *addresses* that are suppressed for *service*.
+
+        *is_list*: for a message with `list_unsubscribe`.
+        """
         ...
 
     async def list_next_hops(self) -> list[NextHop]:
@@ -658,7 +777,7 @@ class Store(Protocol):
         ...
 
     async def keep_note(self, key: str, value: str) -> str:
-        """Leave a note unless there is one; return the one there is, now or before."""
+        """Leave such a note unless there is one; return the one that stands."""
         ...
 
     async def take_duty(self, name: str, holder: int, *, now_ms: int, until_ms: int) -> bool:

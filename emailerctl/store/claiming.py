@@ -154,6 +154,7 @@ def _build_claim(
         content_hash=facts[13],
         size_bytes=facts[14],
         raw=facts[15],
+        is_list=bool(facts[17]),
     )
 
 

@@ -8,6 +8,7 @@ from emailerctl.store import reading
 from emailerctl.store import statements as sql
 from emailerctl.store.administering import leave_note
 from emailerctl.store.driver import Tx
+from emailerctl.store.reporting import KEPT_MS
 
 _RATES_KEPT_MS = 30 * 86_400_000
 _KEYS_KEPT_MS = 30 * 86_400_000  # a key is kept so long at least, and its message with it
@@ -31,6 +32,9 @@ def retain(
     if row and row[0] is not None:
         removed += tx.run(sql.END_EVENTS, {"seq": row[0]})
         leave_note(tx, reading.PRUNED_TO, f"{row[0]} {now_ms}")
+    kept_ms = max(events_ms, KEPT_MS)
+    removed += tx.run(sql.OLD_REPORTS, {"before": now_ms - kept_ms, "limit": limit})
+    removed += tx.run(sql.OLD_REPORT_CALLS, {"before": now_ms - KEPT_MS, "limit": limit})
     return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
 
 

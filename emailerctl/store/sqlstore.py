@@ -24,21 +24,25 @@ from emailerctl.store import (
     keeping,
     operating,
     reading,
+    reporting,
 )
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
     Alert,
     AttemptResult,
+    Blocks,
     Breach,
     Claim,
     Consumer,
     Due,
+    NewReport,
     NextHop,
     Order,
     OrderResult,
     Pause,
     QueueStats,
     Suppression,
+    Taken,
     Token,
     Unknown,
 )
@@ -47,6 +51,7 @@ from emailerctl.store.steps import (
     end_work_if_done,
     is_suppressed,
     summarise,
+    suppress,
     to_json,
     write_event,
 )
@@ -222,6 +227,36 @@ class SqlStore:
             )
 
         await self.driver.write(work)
+
+    # reports
+
+    async def take_reports(
+        self,
+        provider: str,
+        reports: Sequence[NewReport],
+        *,
+        raw: bytes,
+        once: str = "",
+        fault: str = "",
+        now_ms: int,
+    ) -> Taken:
+        """Apply each of *reports* that was not told before, and keep *raw*."""
+        call = reporting.Call(provider, raw, once, fault, now_ms)
+        return await self.driver.write(lambda tx: reporting.take(tx, call, reports))
+
+    async def match_reports(self, *, now_ms: int, limit: int) -> int:
+        """Try reports again that were about nothing yet; return how many now fitted."""
+        if not await self.driver.read(lambda tx: tx.one(sql.HAS_DUE_REPORTS, {"now": now_ms})):
+            return 0  # no commit for nothing
+        return await self.driver.write(lambda tx: reporting.match(tx, now_ms, limit))
+
+    async def unsubscribe(
+        self, suppression: Suppression, *, message_id: int, n: int, now_ms: int
+    ) -> bool:
+        """Enter what a recipient asked for by the link in a message, which may be gone."""
+        return await self.driver.write(
+            lambda tx: reporting.unsubscribe(tx, suppression, message_id, n, now_ms)
+        )
 
     # consumers
 
@@ -464,12 +499,20 @@ class SqlStore:
 
     async def suppress(self, suppression: Suppression) -> None:
         """Enter or replace a suppression."""
-        await self.driver.write(lambda tx: administering.suppress(tx, suppression))
+        await self.driver.write(lambda tx: suppress(tx, suppression, replaces=True))
 
-    async def unsuppress(self, address: str, service: str) -> bool:
+    async def import_suppressions(self, suppressions: Sequence[Suppression]) -> int:
+        """Enter those that are not there; return how many that were."""
+        return await self.driver.write(
+            lambda tx: sum(suppress(tx, one, replaces=False) for one in suppressions)
+        )
+
+    async def unsuppress(
+        self, address: str, service: str, *, blocks: Blocks | None = None
+    ) -> bool:
         """Remove a suppression; False when there was none."""
-        params = {"address": address.lower(), "service": service}
-        return await self.driver.write(lambda tx: tx.run(sql.UNSUPPRESS, params)) == 1
+        params = {"address": address.lower(), "service": service, "blocks": blocks}
+        return await self.driver.write(lambda tx: tx.run(sql.UNSUPPRESS, params)) > 0
 
     async def list_suppressions(
         self, *, service: str | None, address: str, cursor: str | None, limit: int
@@ -480,11 +523,13 @@ class SqlStore:
         )
 
     async def find_suppressed(
-        self, addresses: Collection[str], *, service: str, now_ms: int
+        self, addresses: Collection[str], *, service: str, now_ms: int, is_list: bool = False
     ) -> set[str]:
         """Return those of *addresses* that are suppressed for *service*."""
         return await self.driver.read(
-            lambda tx: {a for a in addresses if is_suppressed(tx, a, service, now_ms)}
+            lambda tx: {
+                a for a in addresses if is_suppressed(tx, a, service, now_ms, is_list=is_list)
+            }
         )
 
     async def list_next_hops(self) -> list[NextHop]:
@@ -529,7 +574,7 @@ class SqlStore:
         await self.driver.write(lambda tx: administering.leave_note(tx, key, value))
 
     async def keep_note(self, key: str, value: str) -> str:
-        """Leave a note unless there is one; return the one there is."""
+        """Leave such a note unless there is one; return the one that stands."""
         return await self.driver.write(lambda tx: administering.keep_note(tx, key, value))
 
     async def take_duty(self, name: str, holder: int, *, now_ms: int, until_ms: int) -> bool:

@@ -1,0 +1,151 @@
+"""What next hops report later: verified, read, and applied once each (delivery.md §2, F-WI)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import msgspec
+
+from emailerctl.models.event import (
+    CLICK_REPORTED,
+    COMPLAINT_REPORTED,
+    DELAY_REPORTED,
+    OPEN_REPORTED,
+    SUBSCRIBE_REPORTED,
+    UNSUBSCRIBE_REPORTED,
+)
+from emailerctl.models.ids import MESSAGE, parse_public
+from emailerctl.models.lifecycle import Cause
+from emailerctl.providers.base import RejectReason, Report, ReportKind
+from emailerctl.store.base import (
+    BOUNCE,
+    COMPLAINT,
+    UNSUBSCRIBE,
+    NewReport,
+    Store,
+    Taken,
+)
+
+_REPLY = 2_000  # characters
+_ID = 500
+_MATCHED_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What a kind of report proves, and what it is besides.
+
+    Attributes:
+        cause: `resolved_sent` where it shows that a copy went out, whatever came of it.
+        event: a type; empty: the step is the event.
+        suppresses: a reason; empty: none, or only where the address is dead.
+    """
+
+    cause: Cause | None = None
+    event: str = ""
+    suppresses: str = ""
+
+
+MEANINGS: Mapping[ReportKind, _Meaning] = {
+    ReportKind.QUEUED: _Meaning(Cause.RESOLVED_SENT),
+    ReportKind.SENT: _Meaning(Cause.RESOLVED_SENT),
+    ReportKind.DEFERRED: _Meaning(Cause.RESOLVED_SENT, DELAY_REPORTED),
+    ReportKind.DELIVERED: _Meaning(Cause.DELIVERY_REPORTED),
+    ReportKind.BOUNCED: _Meaning(Cause.BOUNCE_REPORTED),
+    # Taken, and then not passed on: nobody will get this copy either.
+    ReportKind.REJECTED: _Meaning(Cause.BOUNCE_REPORTED),
+    ReportKind.COMPLAINED: _Meaning(Cause.RESOLVED_SENT, COMPLAINT_REPORTED, COMPLAINT),
+    ReportKind.OPENED: _Meaning(Cause.RESOLVED_SENT, OPEN_REPORTED),
+    ReportKind.CLICKED: _Meaning(Cause.RESOLVED_SENT, CLICK_REPORTED),
+    ReportKind.UNSUBSCRIBED: _Meaning(Cause.RESOLVED_SENT, UNSUBSCRIBE_REPORTED, UNSUBSCRIBE),
+    # Ends no suppression: what somebody asked us for, no third party takes back.
+    ReportKind.SUBSCRIBED: _Meaning(None, SUBSCRIBE_REPORTED),
+    ReportKind.UNKNOWN: _Meaning(),
+}
+
+# The provider refuses whom its own list names: then they belong on ours.
+_LISTED: Mapping[RejectReason, str] = {
+    RejectReason.SPAM: COMPLAINT,
+    RejectReason.UNSUBSCRIBED: UNSUBSCRIBE,
+}
+
+
+class Reporting:
+    """What takes reports, whoever brings them: a webhook, a mailbox, a pipe."""
+
+    def __init__(self, store: Store) -> None:
+        """Take the message log."""
+        self._store = store
+
+    async def take(
+        self,
+        provider: str,
+        reports: Sequence[Report],
+        *,
+        raw: bytes,
+        once: str = "",
+        fault: str = "",
+        now_ms: int,
+    ) -> Taken:
+        """Apply verified reports, each once; those about nothing here wait for it (F-WI-03).
+
+        Args:
+            provider: the next hop that tells, or who tells for it; event ids are its own.
+            reports: what it says.
+            raw: as it came; kept for a week.
+            once: the signature's token: a second call with it is a replay (F-WI-01).
+            fault: why *raw* could not be read: then it is kept all the same.
+            now_ms: the wall clock.
+        """
+        return await self._store.take_reports(
+            provider,
+            [translate(report) for report in reports],
+            raw=raw,
+            once=once,
+            fault=fault,
+            now_ms=now_ms,
+        )
+
+    async def match(self, *, now_ms: int) -> int:
+        """Try reports again that were about nothing yet; return how many now fitted."""
+        return await self._store.match_reports(now_ms=now_ms, limit=_MATCHED_AT_ONCE)
+
+
+def translate(report: Report) -> NewReport:
+    """Say what a report means: its evidence, its event, and whom it suppresses."""
+    meaning = MEANINGS[report.kind]
+    suppresses = meaning.suppresses
+    if meaning.cause is Cause.BOUNCE_REPORTED:
+        suppresses = BOUNCE if report.is_hard else ""
+        if report.kind is ReportKind.REJECTED and report.reject_reason:
+            suppresses = _LISTED.get(report.reject_reason, suppresses)
+    data = {"reject_reason": report.reject_reason} if report.reject_reason else {}
+    return NewReport(
+        event_id=(report.event_id or _identify(report))[:_ID],
+        kind=report.kind,
+        at_ms=report.at_ms,
+        recipient=report.recipient[:_ID],
+        message_id=parse_public(MESSAGE, report.public_id) if report.public_id else None,
+        n=report.n,
+        attempt=report.attempt,
+        provider_message_id=report.provider_message_id[:_ID],
+        cause=meaning.cause,
+        event=meaning.event,
+        suppresses=suppresses,
+        reply=report.reply[:_REPLY],
+        data=data,
+    )
+
+
+def _identify(report: Report) -> str:
+    """Name what its provider did not: the same words are the same report."""
+    said = (
+        report.kind,
+        report.recipient,
+        report.at_ms,
+        report.public_id,
+        report.attempt,
+        report.provider_message_id,
+        report.reply,
+    )
+    return blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()
