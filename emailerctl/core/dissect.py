@@ -72,16 +72,33 @@ def read_fields(block: bytes) -> tuple[Fields, bytes]:
 
     A line that is no field ends them too: it is then the first of the body.
     """
-    found: list[tuple[bytes, list[bytes]]] = []
-    at, end = 0, len(block)
+    at = 0
     if block.startswith((b"From ", b">From ")):  # an mbox's, or what a mailer left of it
         at = _end_of_line(block, 0)
-    while at < end and len(found) < _MOST_FIELDS:
-        after = _end_of_line(block, at)
-        line = block[at:after].rstrip(b"\r\n")
-        if not line:
-            at = after
-            break
+    fields, at = _scan(block, at)
+    if block[at : at + 2] == b"\r\n" or block[at : at + 1] == b"\n":
+        at = _end_of_line(block, at)
+    return fields, block[at:]
+
+
+def read_blocks(body: bytes) -> list[Fields]:
+    """Return the blocks of fields of a report (RFC 3464 2.1), which other lines part."""
+    blocks = []
+    at = 0
+    while at < len(body) and len(blocks) < _MOST_FIELDS:
+        fields, end = _scan(body, at)
+        if fields:
+            blocks.append(fields)
+        at = end if end > at else _end_of_line(body, at)
+    return blocks
+
+
+def _scan(octets: bytes, at: int) -> tuple[Fields, int]:
+    """Return the fields that begin at *at*, and where the first line stands that is none."""
+    found: list[tuple[bytes, list[bytes]]] = []
+    while at < len(octets) and len(found) < _MOST_FIELDS:
+        after = _end_of_line(octets, at)
+        line = octets[at:after].rstrip(b"\r\n")
         if line[:1] in (b" ", b"\t") and found:
             found[-1][1].append(line)
         else:
@@ -90,21 +107,7 @@ def read_fields(block: bytes) -> tuple[Fields, bytes]:
                 break
             found.append((match[1], [match[2]]))
         at = after
-    fields = Fields((name.decode().lower(), _join(lines)) for name, lines in found)
-    return fields, block[at:]
-
-
-def read_blocks(body: bytes) -> list[Fields]:
-    """Return the blocks of fields of a report (RFC 3464 2.1), which blank lines part."""
-    blocks = []
-    while body and len(blocks) < _MOST_FIELDS:
-        fields, rest = read_fields(body.lstrip(b"\r\n"))
-        if fields:
-            blocks.append(fields)
-        elif len(rest) >= len(body.lstrip(b"\r\n")):  # no field: go on behind that line
-            rest = rest[_end_of_line(rest, 0) :]
-        body = rest
-    return blocks
+    return Fields((name.decode().lower(), _join(lines)) for name, lines in found), at
 
 
 def to_text(octets: bytes) -> str:
