@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from emailerctl.settings.loading import sections
+from emailerctl.settings.loading import known_keys, tables
 from emailerctl.settings.model import Section, Settings
 
 _HEAD = """\
@@ -71,7 +71,11 @@ def build_example() -> str:
         if name == "providers":
             parts.append(_PROVIDERS)
         else:
-            parts.append(_build_table(name, sections()[name]))
+            parts += [
+                _build_table(".".join(path), table)
+                for path, table in tables().items()
+                if path[0] == name and any(key[:-1] == path for key in known_keys())
+            ]
     return "\n".join(parts)
 
 

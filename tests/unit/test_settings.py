@@ -21,7 +21,7 @@ from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.settings import Settings, load, locate, origins
 from emailerctl.settings.example import build_example, build_schema
 from emailerctl.settings.lines import find_lines
-from emailerctl.settings.loading import known_keys
+from emailerctl.settings.loading import known_keys, tables
 
 RELAY = '[providers.relay]\nkind = "smtp"\n'
 
@@ -582,34 +582,37 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     defaults = Settings().model_dump(mode="json", by_alias=True, exclude={"providers"})
 
     del document["providers"]
-    for table in document.values():
-        for key in [key for key in table if key.endswith("_file")]:
-            del table[key]
+    for *path, key in (key for key, is_secret in known_keys().items() if is_secret):
+        table = document
+        for part in path:
+            table = table[part]
+        del table[f"{key}_file"]
     document["alerts"]["url"] = defaults["alerts"]["url"]
+    document["bounces"]["imap"]["password"] = defaults["bounces"]["imap"]["password"]
     document["log"]["hash_key"] = defaults["log"]["hash_key"]
     assert document == defaults
 
 
 def test_every_setting_says_what_it_is_for() -> None:
-    for section, key in known_keys():
-        model = getattr(Settings(), section)
+    for *path, key in known_keys():
         fields = {
-            field.alias or name: field for name, field in type(model).model_fields.items()
+            field.alias or name: field
+            for name, field in tables()[tuple(path)].model_fields.items()
         }
-        assert (fields[key].description or "").endswith("."), f"{section}.{key}"
+        assert (fields[key].description or "").endswith("."), f"{path}.{key}"
 
 
 def test_the_schema_knows_what_the_loader_knows() -> None:
     schema = json.loads(json.dumps(build_schema()))
-    keys = {
-        (section, key)
-        for section, table in schema["properties"].items()
-        if section != "providers"
-        for key in schema["$defs"][table["$ref"].rpartition("/")[2]]["properties"]
-    }
+    known = {path: schema["properties"] for path in [()]}
+    for path in tables():
+        reference = known[path[:-1]][path[-1]]["$ref"]
+        known[path] = schema["$defs"][reference.rpartition("/")[2]]["properties"]
+    keys = {(*path, key) for path, table in known.items() for key in table}
+    keys -= {*tables(), ("providers",)}
 
     secrets = {
-        (section, f"{key}_file") for (section, key), secret in known_keys().items() if secret
+        (*path, f"{key}_file") for (*path, key), secret in known_keys().items() if secret
     }
     assert keys == set(known_keys()) | secrets
     assert schema["additionalProperties"] is False
