@@ -1,11 +1,13 @@
 """What next hops report later: verified, read, and applied once each (delivery.md §2, F-WI)."""
 
+import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from types import MappingProxyType
 
-import msgspec
-
+from emailerctl import log
+from emailerctl.errors import NotFound
 from emailerctl.models.event import (
     CLICK_REPORTED,
     COMPLAINT_REPORTED,
@@ -16,7 +18,17 @@ from emailerctl.models.event import (
 )
 from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.lifecycle import Cause
-from emailerctl.providers.base import RejectReason, Report, ReportKind
+from emailerctl.models.text import shorten
+from emailerctl.providers.base import (
+    AsksBack,
+    HasSecretPath,
+    Malformed,
+    NotVerified,
+    RejectReason,
+    Report,
+    ReportKind,
+    Reports,
+)
 from emailerctl.store.base import (
     BOUNCE,
     COMPLAINT,
@@ -28,6 +40,7 @@ from emailerctl.store.base import (
 
 _REPLY = 2_000  # characters
 _ID = 500
+_LATEST_MS = 253_402_300_799_999  # the year 9999
 _MATCHED_AT_ONCE = 200
 
 
@@ -71,11 +84,76 @@ _LISTED: Mapping[RejectReason, str] = {
 
 
 class Reporting:
-    """What takes reports, whoever brings them: a webhook, a mailbox, a pipe."""
+    """What takes reports, whoever brings them: a webhook, a mailbox, a pipe.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        readers: who understands the webhooks of which next hop.
+    """
+
+    def __init__(
+        self, store: Store, readers: Mapping[str, Reports] = MappingProxyType({})
+    ) -> None:
         """Take the message log."""
         self._store = store
+        self._readers = readers
+
+    def load_reader(self, provider: str) -> Reports:
+        """Return who understands the webhooks of a next hop.
+
+        Raises:
+            NotFound: there is no such next hop, or it reports nothing.
+        """
+        reader = self._readers.get(provider)
+        if reader is None:
+            raise NotFound(f"there is no provider {shorten(provider)} that reports")
+        return reader
+
+    async def receive(
+        self,
+        provider: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        *,
+        path_secret: str = "",
+        now_ms: int,
+    ) -> Taken:
+        """Take one call of a next hop's webhook.
+
+        What is verified and yet can't be read is kept and logged, and is no fault of the
+        caller: it would only repeat itself.
+
+        Args:
+            provider: as the path names it.
+            headers: by lower-case name.
+            body: as it came; signatures are over it.
+            path_secret: what the path says after the name.
+            now_ms: the wall clock.
+
+        Raises:
+            NotFound: nobody of that name reports.
+            NotVerified: forged, too old, or signed with another key.
+            Unavailable: repeat it later; nothing was taken.
+        """
+        reader = self.load_reader(provider)
+        wanted = reader.path_secret if isinstance(reader, HasSecretPath) else ""
+        if not hmac.compare_digest(wanted.encode(), path_secret.encode()):
+            raise NotVerified("the secret in its path is missing or wrong")
+        if isinstance(reader, AsksBack):
+            await reader.prepare(headers, body)
+        once = reader.verify(headers, body, now_ms=now_ms)
+        if isinstance(reader, AsksBack) and await reader.confirm(body):
+            log.log("report.subscription_confirmed", provider=provider)
+            return Taken()
+        reports: Sequence[Report] = ()
+        fault = ""
+        try:
+            reports = reader.parse(body)
+        except Malformed as error:
+            fault = str(error) or "malformed"
+            log.log("report.malformed", "error", provider=provider, detail=fault)
+        return await self.take(
+            provider, reports, raw=body, once=once, fault=fault, now_ms=now_ms
+        )
 
     async def take(
         self,
@@ -121,20 +199,25 @@ def translate(report: Report) -> NewReport:
             suppresses = _LISTED.get(report.reject_reason, suppresses)
     data = {"reject_reason": report.reject_reason} if report.reject_reason else {}
     return NewReport(
-        event_id=(report.event_id or _identify(report))[:_ID],
+        event_id=_bound(report.event_id or _identify(report), _ID),
         kind=report.kind,
-        at_ms=report.at_ms,
-        recipient=report.recipient[:_ID],
+        at_ms=report.at_ms if 0 <= report.at_ms <= _LATEST_MS else 0,
+        recipient=_bound(report.recipient, _ID),
         message_id=parse_public(MESSAGE, report.public_id) if report.public_id else None,
         n=report.n,
         attempt=report.attempt,
-        provider_message_id=report.provider_message_id[:_ID],
+        provider_message_id=_bound(report.provider_message_id, _ID),
         cause=meaning.cause,
         event=meaning.event,
         suppresses=suppresses,
-        reply=report.reply[:_REPLY],
+        reply=_bound(report.reply, _REPLY),
         data=data,
     )
+
+
+def _bound(text: str, most: int) -> str:
+    """Return text that every store can hold: no endless one, no NUL, no half of a pair."""
+    return text[:most].replace("\0", "").encode(errors="replace").decode()
 
 
 def _identify(report: Report) -> str:
@@ -148,4 +231,4 @@ def _identify(report: Report) -> str:
         report.provider_message_id,
         report.reply,
     )
-    return blake2b(msgspec.json.encode(said), digest_size=16).hexdigest()
+    return blake2b(repr(said).encode(errors="replace"), digest_size=16).hexdigest()

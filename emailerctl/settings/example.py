@@ -1,5 +1,6 @@
 """The commented `emailer.toml`, and its JSON Schema for editors: both from the model."""
 
+import inspect
 import json
 import textwrap
 from typing import Any
@@ -8,7 +9,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from emailerctl.settings.loading import known_keys, tables
-from emailerctl.settings.model import Section, Settings
+from emailerctl.settings.model import RuleSettings, Section, Settings
 
 _HEAD = """\
 # Settings of emailerctl.  Every line that starts with "#" and a name is a setting with its
@@ -58,6 +59,29 @@ _PROVIDERS = """\
 #server_token_file = "/run/secrets/postmark_server_token"
 #message_stream = "outbound"
 
+# kind = "resend": over its HTTP API.  What it reports needs the webhook's signing secret.
+#[providers.rs]
+#kind = "resend"
+#api_key_file = "/run/secrets/resend_api_key"
+#signing_secret_file = "/run/secrets/resend_signing_secret"
+
+# kind = "sendgrid": over its HTTP API.  What it reports needs the public key of its signed
+# Event Webhook.
+#[providers.sg]
+#kind = "sendgrid"
+#api_key_file = "/run/secrets/sendgrid_api_key"
+#verification_key = "MFkwEwYHKoZIzj0CAQYI..."
+
+# kind = "ses": Amazon SES, API version 2.  What it reports comes through an SNS topic; it knows
+# our messages best where a configuration set publishes it.
+#[providers.aws]
+#kind = "ses"
+#region = "eu-west-1"
+#access_key_id = "AKIAIOSFODNN7EXAMPLE"
+#secret_access_key_file = "/run/secrets/ses_secret_access_key"
+#configuration_set = "emailer"
+#topic_arn = "arn:aws:sns:eu-west-1:123456789012:ses-events"
+
 # kind = "sandbox": sends nothing, keeps everything, fails on request.
 #[providers.try]
 #kind = "sandbox"
@@ -104,12 +128,25 @@ def _build_table(name: str, section: type[Section]) -> str:
     written = section().model_dump(mode="json", by_alias=True)
     for field_name, field in section.model_fields.items():
         key = field.alias or field_name
+        if field_name == "rules":
+            lines += _build_rule()
+            continue
         lines += _build_comment(field)
         value = "" if field.annotation is SecretStr else written[key]
         lines.append(f"#{key} = {json.dumps(value, ensure_ascii=False)}")
         if field.annotation is SecretStr:
             lines.append(f'#{key}_file = ""')
     return "\n".join(lines) + "\n"
+
+
+def _build_rule() -> list[str]:
+    """Return a commented rule with all that one can have."""
+    said = inspect.cleandoc(RuleSettings.__doc__ or "").replace("\n\n", "\n").splitlines()
+    lines = [*(f"# {line}" for line in said), "#[[routing.rules]]"]
+    for name, field in RuleSettings.model_fields.items():
+        lines += _build_comment(field)
+        lines.append(f"#{name} = {json.dumps((field.examples or [''])[0])}")
+    return lines
 
 
 def _build_comment(field: FieldInfo) -> list[str]:

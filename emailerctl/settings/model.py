@@ -1,6 +1,8 @@
 """Every setting: its name, its unit, its default, its bounds, and what it is for."""
 
+import re
 from datetime import timedelta
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,12 +27,16 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from emailerctl.models.address import AddressInvalid, domain_of, parse_address
 from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.models.lifecycle import OnUnknown
+from emailerctl.models.message import Priority
 from emailerctl.models.text import find_unsafe, shorten
 from emailerctl.settings.secret import NAME, is_secret
 
 MIB = 1024 * 1024
+_URL_PATH = re.compile(r"(/[A-Za-z0-9._~-]*)*")
+_URL_CHARACTERS = 250
 
 
 def _read_duration(value: object) -> timedelta:
@@ -142,6 +148,11 @@ class ApiSettings(Section):
     workers: Whole = Field(
         default=1, ge=1, le=256, description="Processes on that port; more pay on idle cores."
     )
+    public_url: Text = Field(
+        default="",
+        description="Where recipients reach this API, for links in mail: "
+        "https://mail.example.org; only /u/ needs to be public.",
+    )
     require_idempotency_key: bool = Field(
         default=False, description="Refuse requests without an Idempotency-Key (400)."
     )
@@ -177,6 +188,26 @@ class ApiSettings(Section):
         default=timedelta(seconds=30),
         description="How long a stop waits for requests under way.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_public(cls, url: str) -> str:
+        if not url:
+            return url
+        parts = urlsplit(url)
+        is_plain = parts.scheme == "http" and _is_loopback(parts.hostname or "")
+        if not parts.hostname or not (parts.scheme == "https" or is_plain):
+            msg = f"{shorten(url)} is no https URL; write for example https://mail.example.org"
+            raise ValueError(msg)
+        if not _URL_PATH.fullmatch(parts.path) or url != f"{parts.scheme}://" + (
+            parts.netloc + parts.path
+        ):
+            msg = f"{shorten(url)} has more than host and path; write it without"
+            raise ValueError(msg)
+        if parts.username or parts.password or len(url) > _URL_CHARACTERS:
+            msg = f"{shorten(url)} has a user or is too long; write it without"
+            raise ValueError(msg)
+        return url.rstrip("/")
 
     @field_validator("cors_origins")
     @classmethod
@@ -232,6 +263,128 @@ class ConsumerSettings(Section):
     )
 
 
+def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        msg = "is empty: nothing would ever match; name at least one, or remove the line"
+        raise ValueError(msg)
+    return values
+
+
+def _domains(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Take domains as addresses have them: lower case, A-labels; `*.` stands for all below."""
+    known = []
+    for value in values:
+        domain = value.removeprefix("*.")
+        try:
+            address = parse_address(f"x@{domain}", allow_sandbox=True, allow_local_domains=True)
+        except AddressInvalid:
+            msg = f"{shorten(value)} is no domain; write example.org, or *.example.org"
+            raise ValueError(msg) from None
+        known.append(value[: -len(domain)] + domain_of(address))
+    return tuple(known)
+
+
+def _priorities(values: tuple[str, ...]) -> tuple[str, ...]:
+    names = [priority.name.lower() for priority in Priority]
+    for value in values:
+        if value not in names:
+            near = get_close_matches(value, names, 1)
+            cure = f'did you mean "{near[0]}"?' if near else f"write one of {', '.join(names)}"
+            msg = f"{shorten(value)} is no priority; {cure}"
+            raise ValueError(msg)
+    return values
+
+
+Some = Annotated[Words, AfterValidator(_some)]
+Domains = Annotated[Some, AfterValidator(_domains)]
+Priorities = Annotated[Some, AfterValidator(_priorities)]
+
+
+class RuleSettings(Section):
+    """A rule: every condition that it has must hold, one of its values each.
+
+    The first rule that matches wins; `default` takes what none did.
+    """
+
+    name: Text = Field(
+        default="", description="For people; else it goes by its number.", examples=["bulk"]
+    )
+    tag: Some | None = Field(
+        default=None, description="One of the message's tags.", examples=[["newsletter"]]
+    )
+    template: Some | None = Field(
+        default=None, description="Name of its template.", examples=[["welcome"]]
+    )
+    from_domain: Domains | None = Field(
+        default=None,
+        description="Domain of From; *.example.org is every one below it.",
+        examples=[["example.org", "*.example.org"]],
+    )
+    recipient_domain: Domains | None = Field(
+        default=None,
+        description="Likewise; the domains of all its recipients must be among them.",
+        examples=[["example.com"]],
+    )
+    priority: Priorities | None = Field(
+        default=None, description="high, normal or low.", examples=[["low"]]
+    )
+    token: Some | None = Field(
+        default=None, description="Name of the token that sent it.", examples=[["shop"]]
+    )
+    service: Some | None = Field(
+        default=None, description="The token's service.", examples=[["shop"]]
+    )
+    percent: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="Of what matches so many percent, chosen by the message's id; the rest "
+        "goes on to the next rule.",
+        examples=[5],
+    )
+    chain: Some = Field(
+        description='Its next hops: the next one only after a definite "not accepted".',
+        examples=[["relay"]],
+    )
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if not self.conditions and self.percent in (None, 100):
+            msg = "has no condition, so it takes everything; write that as [routing] default"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def conditions(self) -> dict[str, tuple[str, ...]]:
+        """Its conditions by name, but for `percent`."""
+        names = set(RuleSettings.model_fields) - {"name", "percent", "chain"}
+        return {name: values for name in names if (values := getattr(self, name))}
+
+    def covers(self, other: "RuleSettings") -> bool:
+        """Return whether whatever *other* matches is taken by this rule already."""
+        if self.percent not in (None, 100):
+            return False
+        return all(
+            name in other.conditions
+            and all(
+                value in values or any(_is_below(value, pattern) for pattern in values)
+                for value in other.conditions[name]
+            )
+            for name, values in self.conditions.items()
+        )
+
+
+def _is_below(value: str, pattern: str) -> bool:
+    return pattern.startswith("*.") and value.removeprefix("*").endswith(pattern[1:])
+
+
+def _read_rules(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        msg = "is a list of tables in emailer.toml, each under [[routing.rules]]"
+        raise ValueError(msg)  # noqa: TRY004 (pydantic collects ValueErrors)
+    return value
+
+
 class RoutingSettings(Section):
     """Which next hop takes a message."""
 
@@ -239,6 +392,9 @@ class RoutingSettings(Section):
         default=(),
         description='A chain of next hops, ["relay", "backup"]: the next one only after a '
         'definite "not accepted".',
+    )
+    rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(_read_rules)] = Field(
+        default=(), description="Tried in this order before the default."
     )
 
 

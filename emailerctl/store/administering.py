@@ -7,6 +7,7 @@ from typing import Any
 from emailerctl.errors import BadRequest, Conflict, NotFound
 from emailerctl.models.page import Page
 from emailerctl.models.text import shorten
+from emailerctl.store import pacing
 from emailerctl.store import statements as sql
 from emailerctl.store.accepting import TOKEN_EPOCH, read_epoch
 from emailerctl.store.base import (
@@ -21,6 +22,7 @@ from emailerctl.store.driver import Tx
 
 _CONSUMER_KEPT_MS = 86_400_000
 _DUTY_AT_MOST_MS = 86_400_000  # one that is held for longer: the wall clock has jumped back
+WOKEN_AT_ONCE = 1_000  # the consumers that see a next hop open wake the rest
 
 
 def find_note(tx: Tx, key: str) -> str | None:
@@ -196,9 +198,9 @@ def set_next_hop(tx: Tx, hop: NextHop) -> None:
             "settings_hash": hop.settings_hash,
         },
     )
-    if hop.state is HopState.OPEN:
-        tx.run(sql.WAKE_PARKED, {"now": hop.changed_ms})
-        tx.has_new_work = True
+    if hop.state is HopState.OPEN:  # who says so knows better than the breaker
+        tx.run(sql.CLOSE_BREAKER, {"name": hop.name, "now": hop.changed_ms})
+        pacing.wake_parked(tx, hop.changed_ms, WOKEN_AT_ONCE)
 
 
 def raise_alert(tx: Tx, alert: Alert) -> bool:

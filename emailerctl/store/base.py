@@ -34,6 +34,8 @@ class Claim(NamedTuple):
         attempt: the number that this attempt will have.
         recipients: those that are queued.
         is_whole: the message has no other recipients than `recipients`.
+        others: the addresses of those.
+        token: the name of the token that sent it; empty for the local operator.
         raw: the bytes; None where they are large (read them with `load_raw`) or gone.
         age_from_ms: since when `max_age` counts.
         is_list: it has `list_unsubscribe`: complaints and unsubscribes keep it back.
@@ -67,6 +69,8 @@ class Claim(NamedTuple):
     size_bytes: int
     raw: bytes | None
     is_list: bool = False
+    others: tuple[str, ...] = ()
+    token: str = ""
 
 
 class Settlement(NamedTuple):
@@ -86,6 +90,7 @@ class AttemptResult(NamedTuple):
         is_recorded: False where nothing was asked of a next hop (a gate refused): no row.
         due_ms, waiting_for, next_hop, chain_index, schedule_step: where the recipients that
             stay queued go from here.
+        route: why it went to this next hop.
     """
 
     settlements: Mapping[int, Settlement]
@@ -100,6 +105,7 @@ class AttemptResult(NamedTuple):
     marked: frozenset[int] = frozenset()
     dialogue: str = ""
     is_recorded: bool = True
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,6 +319,65 @@ class NextHop:
     settings_hash: str = ""
 
 
+class BreakerState(StrEnum):
+    """Whether a next hop works, by what attempts have met."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """A next hop's breaker, shared by all consumers.
+
+    Attributes:
+        version: counts its changes; one that was decided on another version is not written.
+        since_ms: when it opened; through probes and further pauses until it closes.  Of a
+            closed one: when it closed.
+        until_ms: open: no probe before.
+        openings: in a row, without having closed.
+        failures: that opened it and kept it open.
+        owner: half-open: the consumer that probes.
+    """
+
+    name: str
+    state: BreakerState = BreakerState.CLOSED
+    version: int = 0
+    reason: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+    openings: int = 0
+    failures: int = 0
+    owner: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stint:
+    """A stretch of a rate's time that a consumer asks for.
+
+    Attributes:
+        domain: of recipients; empty: the rate of the next hop as a whole.
+        length_us: how long it is.
+        ahead_us: if it would begin later than after so long, it is not given.
+        count: how many messages it is for, for the record.
+    """
+
+    next_hop: str
+    domain: str
+    length_us: int
+    ahead_us: int
+    count: int
+
+
+class Usage(NamedTuple):
+    """How much of a next hop's rate was leased in a minute, and in the one before."""
+
+    minute: int  # since 1970
+    used: int
+    used_before: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """The queue is paused: nothing is claimed."""
@@ -410,10 +475,18 @@ class Store(Protocol):
 
     # delivery
 
-    async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
+    async def find_due(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        now_ms: int,
+        is_idle: bool,
+        probing: Collection[str] = (),
+    ) -> Due:
         """Return ids of due, free messages: at most *rooms[hop]* for each next hop.
 
-        A message that lost its lease is returned only when *is_idle*, and then alone.
+        A message that lost its lease is returned only when *is_idle*, and then alone.  Of the
+        next hops in *probing* those come first whose policy is `resend` (F-CO-07).
         """
         ...
 
@@ -573,6 +646,19 @@ class Store(Protocol):
         when its own time ended, whatever its consumer does.  Sending recipients become unknown,
         never queued.
         """
+        ...
+
+    async def fence(
+        self, *, after_id: int, limit: int, data: Mapping[str, object], now_ms: int
+    ) -> tuple[int, int | None]:
+        """Put open recipients in doubt, after a restore: those of the next *limit* messages.
+
+        Returns how many stepped and the last message looked at, None at the end.
+        """
+        ...
+
+    async def seal(self, *, data: Mapping[str, object], now_ms: int) -> None:
+        """End a restore: no doubt is sent again by itself, no event's number is given twice."""
         ...
 
     async def sweep(
@@ -748,6 +834,33 @@ class Store(Protocol):
 
     async def set_next_hop(self, hop: NextHop) -> None:
         """Enter a next hop's standing; opening one makes what waits for it due."""
+        ...
+
+    async def load_standing(self) -> tuple[list[NextHop], list[Breaker]]:
+        """Return the standing and the breaker of every next hop that has one."""
+        ...
+
+    async def set_breaker(self, breaker: Breaker, *, now_ms: int) -> Breaker:
+        """Write a breaker that was decided on the version before its own; return what holds.
+
+        That is another one where somebody was faster.
+        """
+        ...
+
+    async def take_stints(self, stints: Sequence[Stint], *, now_ms: int) -> list[int]:
+        """Lease a stretch of time for each of *stints*; return where each begins (us).
+
+        Stretches of one rate never overlap.  One that would begin too late is not given; the
+        moment says when it would.
+        """
+        ...
+
+    async def list_usage(self) -> Mapping[str, Usage]:
+        """Return how much of the rates of the next hops was leased of late."""
+        ...
+
+    async def wake_parked(self, *, now_ms: int, limit: int) -> int:
+        """Make due what waits for a next hop, *limit* messages at most; return how many."""
         ...
 
     # alerts and health

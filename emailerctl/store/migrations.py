@@ -17,6 +17,7 @@ from emailerctl.errors import StoreUnusable
 from emailerctl.models.lifecycle import Reason, State
 from emailerctl.models.message import RecipientKind
 from emailerctl.store import sqlite
+from emailerctl.store.base import BreakerState
 from emailerctl.store.schema import (
     NOTABLE_SQL,
     SET,
@@ -304,7 +305,6 @@ SELECT address, service,
        CASE WHEN reason IN ('complaint', 'unsubscribe') THEN 'lists' ELSE 'all' END,
        reason, detail, created_at, expires_at, actor
   FROM suppressions;
-DELETE FROM suppressions;
 
 CREATE VIEW reports_readable AS
 SELECT id, provider, kind, recipient, message_id, n, attempt, cause, reply,
@@ -320,6 +320,56 @@ def _reports(db: Database) -> None:
     for statement in _SECOND.split(";"):
         if statement.strip():
             db.execute(statement)
+
+
+_BREAKERS = f"""
+CREATE TABLE breakers (
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK ({one_of("state", BreakerState)}),
+    version INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    since_at INTEGER NOT NULL,
+    until_at INTEGER NOT NULL,
+    openings INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    owner INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE paces (
+    next_hop TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    free_us INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    used INTEGER NOT NULL,
+    used_before INTEGER NOT NULL,
+    PRIMARY KEY (next_hop, domain)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX work_parked ON work (due_at)
+    WHERE lease_token IS NULL AND waiting_for = 'next_hop'
+"""
+
+
+@_MIGRATIONS(name=STEPS[2])
+def _breakers(db: Database) -> None:
+    """Add the breakers and the pace of next hops, and find what waits for one."""
+    for statement in _BREAKERS.split(";"):
+        db.execute(statement)
+
+
+_ROUTES_AND_DOUBTS = (
+    "ALTER TABLE attempts ADD COLUMN route TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE attempts ADD COLUMN boot_id TEXT",
+    "ALTER TABLE attempts ADD COLUMN marked_boot_at INTEGER",
+    "ALTER TABLE attempts ADD COLUMN asked INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed_boot_at INTEGER",
+)
+
+
+@_MIGRATIONS(name=STEPS[3])
+def _routes_and_doubts(db: Database) -> None:
+    """Note with each attempt why it went there, and how its doubt is being resolved."""
+    for statement in _ROUTES_AND_DOUBTS:
+        db.execute(statement)
 
 
 def migrate(path: Path) -> list[Step]:

@@ -136,7 +136,7 @@ def _apply(tx: Tx, provider: str, id_: int, report: NewReport, now_ms: int) -> b
     """Let a report have its effect; False where it is about nothing that is here."""
     subject = _find_subject(tx, provider, report)
     if subject is None:
-        return False
+        return _apply_to_all(tx, provider, id_, report, now_ms)
     tx.run(
         sql.MATCH_REPORT,
         {
@@ -167,6 +167,37 @@ def _apply(tx: Tx, provider: str, id_: int, report: NewReport, now_ms: int) -> b
             data=data,
         )
     return True
+
+
+def _apply_to_all(tx: Tx, provider: str, id_: int, report: NewReport, now_ms: int) -> bool:
+    """Take a report that names nobody of several: all that it proves is that they went out.
+
+    Whose copy was opened or bounced nobody can know; that the attempt was taken is certain.
+    """
+    names_nobody = not report.recipient and report.n is None
+    message_id, attempt = report.message_id, report.attempt
+    if not names_nobody or report.cause is None or message_id is None or attempt is None:
+        return False
+    wanted = {"message_id": message_id, "attempt": attempt}
+    rows: Any = tx.all(sql.RECIPIENTS_OF_ATTEMPT, wanted)
+    for n, state in rows:
+        if State(state) not in sources(Cause.RESOLVED_SENT):
+            continue
+        apply_evidence(
+            tx,
+            message_id,
+            n,
+            Cause.RESOLVED_SENT,
+            attempt=attempt,
+            now_ms=now_ms,
+            provider=provider,
+            data={"report": report.kind},
+        )
+    if rows:
+        end_work_if_done(tx, message_id)
+        summarise(tx, message_id, now_ms)
+        tx.run(sql.MATCH_REPORT, {**wanted, "id": id_, "n": None, "now": now_ms})
+    return bool(rows)
 
 
 def _step(

@@ -21,8 +21,10 @@ from emailerctl.store import (
     auditing,
     claiming,
     delivering,
+    fencing,
     keeping,
     operating,
+    pacing,
     reading,
     reporting,
 )
@@ -32,6 +34,7 @@ from emailerctl.store.base import (
     AttemptResult,
     Blocks,
     Breach,
+    Breaker,
     Claim,
     Consumer,
     Due,
@@ -41,10 +44,12 @@ from emailerctl.store.base import (
     OrderResult,
     Pause,
     QueueStats,
+    Stint,
     Suppression,
     Taken,
     Token,
     Unknown,
+    Usage,
 )
 from emailerctl.store.driver import Driver, Tx
 from emailerctl.store.steps import (
@@ -90,10 +95,17 @@ class SqlStore:
 
     # delivery
 
-    async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
+    async def find_due(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        now_ms: int,
+        is_idle: bool,
+        probing: Collection[str] = (),
+    ) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
-            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle)
+            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle, probing=probing)
         )
 
     async def claim(
@@ -308,6 +320,20 @@ class SqlStore:
                 resend_after_ms=resend_after_ms,
             )
         )
+
+    async def fence(
+        self, *, after_id: int, limit: int, data: Mapping[str, object], now_ms: int
+    ) -> tuple[int, int | None]:
+        """Put open recipients in doubt, after a restore: those of the next *limit* messages."""
+        return await self.driver.write(
+            lambda tx: fencing.fence(
+                tx, after_id=after_id, limit=limit, data=data, now_ms=now_ms
+            )
+        )
+
+    async def seal(self, *, data: Mapping[str, object], now_ms: int) -> None:
+        """End a restore: no doubt is sent again by itself, no event's number is given twice."""
+        await self.driver.write(lambda tx: fencing.seal(tx, data=data, now_ms=now_ms))
 
     async def sweep(
         self, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
@@ -545,6 +571,28 @@ class SqlStore:
             write_event(tx, "next_hop.changed", hop.changed_ms, provider=hop.name, data=data)
 
         await self.driver.write(work)
+
+    async def load_standing(self) -> tuple[list[NextHop], list[Breaker]]:
+        """Return the standing and the breaker of every next hop that has one."""
+        return await self.driver.read(
+            lambda tx: (administering.list_next_hops(tx), pacing.list_breakers(tx))
+        )
+
+    async def set_breaker(self, breaker: Breaker, *, now_ms: int) -> Breaker:
+        """Write a breaker that was decided on the version before its own; return what holds."""
+        return await self.driver.write(lambda tx: pacing.set_breaker(tx, breaker, now_ms))
+
+    async def take_stints(self, stints: Sequence[Stint], *, now_ms: int) -> list[int]:
+        """Lease a stretch of time for each of *stints*; return where each begins (us)."""
+        return await self.driver.write(lambda tx: pacing.take_stints(tx, stints, now_ms))
+
+    async def list_usage(self) -> Mapping[str, Usage]:
+        """Return how much of the rates of the next hops was leased of late."""
+        return await self.driver.read(pacing.list_usage)
+
+    async def wake_parked(self, *, now_ms: int, limit: int) -> int:
+        """Make due what waits for a next hop, *limit* messages at most; return how many."""
+        return await self.driver.write(lambda tx: pacing.wake_parked(tx, now_ms, limit))
 
     # alerts and notes
 

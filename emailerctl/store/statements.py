@@ -96,6 +96,17 @@ DUE = """
      ORDER BY due_at LIMIT :limit
 """
 
+# For a next hop that is probed: a copy too many is what these would bear.
+DUE_WITH_POLICY = """
+    SELECT w.message_id, m.on_unknown
+      FROM (SELECT message_id, due_at FROM work
+             WHERE lease_token IS NULL AND is_alone = 0
+               AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+             ORDER BY due_at LIMIT :limit) w
+      JOIN messages m ON m.id = w.message_id
+     ORDER BY w.due_at
+"""
+
 NEXT_DUE = """
     SELECT due_at FROM work
      WHERE lease_token IS NULL AND is_alone = 0
@@ -135,8 +146,9 @@ CLAIM_FACTS = """
     SELECT m.service, m.created_at, m.expires_at, m.priority, m.on_unknown, m.provider,
            m.is_test, m.envelope_sender, m.header_from, m.needs_smtputf8, m.tags, m.metadata,
            m.template, m.content_hash, m.size_bytes,
-           CASE WHEN m.size_bytes <= :small THEN c.raw END, m.id, m.list_unsubscribe
+           CASE WHEN m.size_bytes <= :small THEN c.raw END, m.id, m.list_unsubscribe, t.name
       FROM messages m LEFT JOIN contents c ON c.message_id = m.id
+                      LEFT JOIN tokens t ON t.id = m.token_id
      WHERE m.id IN (SELECT value FROM json_each(:ids))
 """
 
@@ -222,11 +234,12 @@ WORKING_RECIPIENTS = """
 ADD_ATTEMPT = """
     INSERT INTO attempts (
         message_id, n, provider, phase, outcome, code, enhanced_status, reply,
-        provider_message_id, started_at, ended_at, open_until_at, hash, recipients, dialogue
+        provider_message_id, started_at, ended_at, open_until_at, hash, recipients, dialogue,
+        route
     ) VALUES (
         :message_id, :n, :provider, :phase, :outcome, :code, :enhanced_status, :reply,
         :provider_message_id, :started_at, :ended_at, :open_until_at, :hash, :recipients,
-        :dialogue
+        :dialogue, :route
     ) ON CONFLICT (message_id, n) DO UPDATE
        SET provider = excluded.provider, phase = excluded.phase, outcome = excluded.outcome,
            code = excluded.code, enhanced_status = excluded.enhanced_status,
@@ -242,6 +255,8 @@ ADD_TIMER = """
 """
 
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
+
+END_TIMERS_OF = "DELETE FROM timers WHERE what = :what"
 
 DUE_TIMERS = """
     SELECT message_id, n, what FROM timers
@@ -309,6 +324,12 @@ REPORTABLE_ATTEMPTS = """
      WHERE message_id = :message_id AND outcome IN ('accepted', 'unknown') ORDER BY n
 """
 
+# Those whose newest attempt past its mark it is.
+RECIPIENTS_OF_ATTEMPT = """
+    SELECT n, state FROM recipients
+     WHERE message_id = :message_id AND attempt = :attempt AND attempt > 0 ORDER BY n
+"""
+
 REPORT_FACTS = """
     SELECT r.state, r.address, r.attempt, r.provider, m.service, m.is_test
       FROM recipients r JOIN messages m ON m.id = r.message_id
@@ -373,7 +394,10 @@ ORPHAN = """
 
 WAKE_PARKED = """
     UPDATE work SET due_at = :now, waiting_for = 'ready'
-     WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now
+     WHERE message_id IN (
+               SELECT message_id FROM work
+                WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now
+                ORDER BY due_at LIMIT :limit)
 """
 
 SHORTEN_WAITS = """
@@ -387,6 +411,13 @@ SHORTEN_WAITS = """
 
 ORDER_FACTS = """
     SELECT service, expires_at, priority, header_from FROM messages WHERE id = :message_id
+"""
+
+# By the primary key, a piece at a time: it is asked after a restore, when nobody else works.
+OPEN_MESSAGES = """
+    SELECT DISTINCT message_id FROM recipients
+     WHERE message_id > :after AND state IN ('queued', 'sending', 'held')
+     ORDER BY message_id LIMIT :limit
 """
 
 SET_EXPIRY = "UPDATE messages SET expires_at = :expires_at WHERE id = :message_id"
@@ -427,7 +458,7 @@ _MESSAGE_COLUMNS = """
     m.provider, m.is_test, m.envelope_sender, m.header_from, m.subject, m.tags, m.metadata,
     m.size_bytes, m.content_hash, m.template,
     EXISTS (SELECT 1 FROM contents c WHERE c.message_id = m.id), m.fingerprint,
-    w.due_at, w.waiting_for
+    w.due_at, w.waiting_for, (SELECT t.name FROM tokens t WHERE t.id = m.token_id)
 """
 
 MESSAGE = f"""
@@ -443,7 +474,7 @@ RECIPIENTS = """
 
 ATTEMPTS = """
     SELECT n, provider, phase, outcome, code, enhanced_status, reply, started_at, ended_at,
-           hash, recipients, open_until_at, provider_message_id, dialogue
+           hash, recipients, open_until_at, provider_message_id, dialogue, route
       FROM attempts WHERE message_id = :message_id ORDER BY n
 """
 
@@ -654,6 +685,46 @@ SET_NEXT_HOP = """
            actor = excluded.actor, settings_hash = excluded.settings_hash
 """
 
+BREAKERS = """
+    SELECT name, state, version, reason, since_at, until_at, openings, failures, owner
+      FROM breakers ORDER BY name
+"""
+
+# Compare and set: a change that was decided on another version touches no row.
+SET_BREAKER = """
+    INSERT INTO breakers (
+        name, state, version, reason, since_at, until_at, openings, failures, owner
+    ) VALUES (
+        :name, :state, :version, :reason, :since_at, :until_at, :openings, :failures, :owner
+    ) ON CONFLICT (name) DO UPDATE
+       SET state = excluded.state, version = excluded.version, reason = excluded.reason,
+           since_at = excluded.since_at, until_at = excluded.until_at,
+           openings = excluded.openings, failures = excluded.failures, owner = excluded.owner
+     WHERE breakers.version = :version - 1
+"""
+
+CLOSE_BREAKER = """
+    UPDATE breakers
+       SET state = 'closed', version = version + 1, reason = '', since_at = :now, until_at = 0,
+           openings = 0, failures = 0, owner = 0
+     WHERE name = :name AND state <> 'closed'
+"""
+
+PACE = """
+    SELECT free_us, minute, used, used_before FROM paces
+     WHERE next_hop = :next_hop AND domain = :domain
+"""
+
+SET_PACE = """
+    INSERT INTO paces (next_hop, domain, free_us, minute, used, used_before)
+    VALUES (:next_hop, :domain, :free_us, :minute, :used, :used_before)
+        ON CONFLICT (next_hop, domain) DO UPDATE
+       SET free_us = excluded.free_us, minute = excluded.minute, used = excluded.used,
+           used_before = excluded.used_before
+"""
+
+USAGE = "SELECT next_hop, minute, used, used_before FROM paces WHERE domain = ''"
+
 RAISE_ALERT = """
     INSERT INTO alerts (name, detail, since_at, notified_at)
     VALUES (:name, :detail, :since_at, :notified_at) ON CONFLICT (name) DO NOTHING
@@ -698,6 +769,8 @@ OLD_EVENTS = """
 """
 
 END_EVENTS = "DELETE FROM events WHERE seq <= :seq"
+
+OLD_PACES = "DELETE FROM paces WHERE domain <> '' AND free_us < :before_us"
 
 OLD_RATES = """
     DELETE FROM recipient_rates

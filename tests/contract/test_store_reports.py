@@ -51,7 +51,7 @@ async def last_event(desk: Desk, message_id: int) -> Any:
 
 # what a report changes
 
-AFTER: Mapping[str, Mapping[State, State]] = {
+AFTER: dict[str, Mapping[State, State]] = {
     "delivered": {
         State.SENDING: State.DELIVERED,
         State.UNKNOWN: State.DELIVERED,
@@ -68,18 +68,26 @@ AFTER: Mapping[str, Mapping[State, State]] = {
         State.BOUNCED: State.BOUNCED,
         State.DELIVERED: State.BOUNCED,
     },
-    # A copy went out, whatever came of it.
-    **dict.fromkeys(
-        ("queued", "sent", "deferred", "opened", "clicked", "complained", "unsubscribed"),
-        {
-            State.SENDING: State.SENT,
-            State.UNKNOWN: State.SENT,
-            State.SENT: State.SENT,
-            State.FAILED: State.SENT,
-            State.BOUNCED: State.BOUNCED,
-            State.DELIVERED: State.DELIVERED,
-        },
-    ),
+}
+# A copy went out, whatever came of it.
+AFTER |= {
+    kind: {
+        State.SENDING: State.SENT,
+        State.UNKNOWN: State.SENT,
+        State.SENT: State.SENT,
+        State.FAILED: State.SENT,
+        State.BOUNCED: State.BOUNCED,
+        State.DELIVERED: State.DELIVERED,
+    }
+    for kind in (
+        "queued",
+        "sent",
+        "deferred",
+        "opened",
+        "clicked",
+        "complained",
+        "unsubscribed",
+    )
 }
 
 
@@ -298,6 +306,26 @@ async def test_the_only_recipient_needs_no_name(desk: Desk) -> None:
     await take(desk, report(message_id, recipient=""))
 
     assert await desk.state(message_id) is State.DELIVERED
+
+
+@pytest.mark.parametrize("kind", ["delivered", "opened", "bounced", "complained"])
+async def test_a_report_that_names_nobody_says_only_that_the_attempt_was_taken(
+    desk: Desk, kind: str
+) -> None:
+    """Of several recipients nobody is delivered, bounced or suppressed by it."""
+    await desk.register()
+    message_id = await desk.add("ann@example.org", "bob@example.org", "cid@example.org")
+    claim = await desk.start(message_id, accepted=[1, 2])
+    causes = {1: Cause.UNANSWERED, 2: Cause.UNANSWERED, 3: Cause.REFUSED}
+    assert await desk.settle(claim, causes)
+
+    elsewhere = await take(desk, report(message_id, kind, recipient="", attempt=2))
+    taken = await take(desk, report(message_id, kind, recipient="", is_hard=True))
+
+    assert elsewhere == Taken(new=1, unmatched=1)
+    assert taken == Taken(new=1)
+    assert await desk.states(message_id) == [State.SENT, State.SENT, State.BOUNCED]
+    assert await suppressions(desk) == []
 
 
 def taken_as(provider_message_id: str) -> Mapping[int, Settlement]:
