@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.bounces import Bounces
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
@@ -106,6 +107,10 @@ class App:
         if key is None:
             key = await self.store.keep_note(_VERP_KEY, f"{self.rng.getrandbits(256):064x}")
         return Signer(bytes.fromhex(key))
+
+    async def load_bounces(self, signer: Signer | None = None) -> Bounces:
+        """Return what takes mail that comes back."""
+        return Bounces(self.store, self.reporting, signer or await self.load_signer())
 
     async def check_hop(self, standing: NextHop, *, within_s: float) -> list[CheckResult]:
         """Talk to one next hop without sending, and say what works."""

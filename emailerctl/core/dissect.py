@@ -83,7 +83,7 @@ def read_fields(block: bytes) -> tuple[Fields, bytes]:
 
 def read_blocks(body: bytes) -> list[Fields]:
     """Return the blocks of fields of a report (RFC 3464 2.1), which other lines part."""
-    blocks = []
+    blocks: list[Fields] = []
     at = 0
     while at < len(body) and len(blocks) < _MOST_FIELDS:
         fields, end = _scan(body, at)

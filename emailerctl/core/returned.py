@@ -129,7 +129,8 @@ def read_returned(raw: bytes) -> Returned:
     status_parts = [part for part in parts if part.kind in _STATUS_KINDS]
     feedback = next((p for p in parts if p.kind == "message/feedback-report"), None)
     inside = [read_fields(p.body)[0] for p in parts[1:] if p.kind in _RETURNED_KINDS]
-    sort, words, about = Sort.OTHER, (), Fields()
+    sort, about = Sort.OTHER, Fields()
+    words: tuple[Word, ...] = ()
     if status_parts:
         sort = Sort.BOUNCE
         blocks = [block for part in status_parts for block in read_blocks(part.body)]

@@ -366,6 +366,6 @@ def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
             value = [{n: v for n, v in rule.items() if v} for rule in value]
         yield key, MASK if _secret(key) and value else value
     for name, table in settings.providers.items():
-        for key, value in table.items():
+        for one, value in table.items():
             is_masked = isinstance(value, SecretStr)
-            yield ("providers", name, key), MASK if is_masked else value
+            yield ("providers", name, one), MASK if is_masked else value
