@@ -199,12 +199,12 @@ class Visit:
                 self._connected.shutdown()
 
     def _put(self, command: str, uid: str) -> None:
-        """Move or copy into the folder, which is made when it is missing."""
+        """Move or copy into the folder, which is made when it is missing (RFC 3501 7.1)."""
         folder = _quote(self._settings.folder)
         try:
             self._uid(command, uid, folder)
-        except ImapTrouble:
-            if self._has_made_folder:
+        except ImapTrouble as error:
+            if "[TRYCREATE]" not in str(error) or self._has_made_folder:
                 raise
             with _explained(f"CREATE {self._settings.folder}"):
                 _expect_ok(self._imap.create(folder))

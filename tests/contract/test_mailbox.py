@@ -42,6 +42,20 @@ def start_imapd(tmp_path: Path) -> Iterator[Start]:
         server.stop()
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImapServer]:
+    server = ImapServer(folder=tmp_path_factory.mktemp("imapd"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def imapd(shared: ImapServer) -> ImapServer:
+    """A server that a test may share with earlier ones, its mailboxes empty."""
+    shared.begin_anew()
+    return shared
+
+
 def build_settings(server: ImapServer, **settings: Any) -> ImapSettings:
     return ImapSettings.model_validate({**server.settings, **settings})
 
@@ -77,9 +91,14 @@ async def reading(*mailboxes: Mailbox) -> AsyncIterator[None]:
         assert all(isinstance(end, asyncio.CancelledError) for end in ended), ended
 
 
-async def send(desk: Desk, *addresses: str) -> int:
+@pytest.fixture(autouse=True)
+async def consumer(desk: Desk) -> None:
     await desk.register()
-    message_id = await desk.add(*addresses)
+
+
+async def send(desk: Desk) -> int:
+    """Have a message handed over."""
+    message_id = await desk.add()
     await desk.settle(await desk.start(message_id), Cause.HANDED_OVER)
     return message_id
 
@@ -148,10 +167,10 @@ FAULTS = [
 
 @pytest.mark.parametrize("fault", [*FAULTS, "drop-in FETCH", "huge FETCH", "gone FETCH"])
 async def test_whatever_the_server_does_each_bounce_counts_once(
-    desk: Desk, start_imapd: Start, fault: str
+    desk: Desk, imapd: ImapServer, fault: str
 ) -> None:
     """Drops, refusals, silence, nonsense at every step: the next look finds what is left."""
-    server = start_imapd()
+    server = imapd
     ids = [await send(desk), await send(desk)]
     server.misbehave(*fault.split())
     if fault == "gone FETCH":

@@ -1,5 +1,6 @@
 """Start, fill, question and stop the misbehaving IMAP server."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -17,11 +18,11 @@ class ImapServer:
         """Start with command-line *options*, and wait until it listens."""
         self.root = folder
         (folder / "INBOX").mkdir(parents=True)
+        self._count = 0
         ready = folder / "ready"
         command = [sys.executable, "-m", "tests.imapd", "--root", str(folder)]
         command += ["--ready-file", str(ready), *options]
         self.process = subprocess.Popen(command, cwd=ROOT)
-        self._count = 0
         deadline = time.monotonic() + START_WITHIN_S
         while not ready.exists():
             if has_ended(self.process, within_s=0.01):
@@ -44,6 +45,12 @@ class ImapServer:
             "poll": "100ms",
             "timeout": "500ms",
         }
+
+    def begin_anew(self) -> None:
+        """Forget everything but who is connected."""
+        shutil.rmtree(self.root / "Processed", ignore_errors=True)
+        for file in (*self.root.glob("INBOX/*"), self.root / "misbehave"):
+            file.unlink(missing_ok=True)
 
     def deliver(self, raw: bytes) -> None:
         """Put a message into the INBOX."""
