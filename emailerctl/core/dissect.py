@@ -8,7 +8,7 @@ that bounces need, and takes what makes no sense as text.
 import binascii
 import quopri
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 LARGEST = 1024 * 1024  # octets: what is told stands in front of what was returned
@@ -20,6 +20,7 @@ _FIELD = re.compile(rb"([!-9;-~]{1,200})[ \t]*:(.*)", re.DOTALL)
 _PARAMETER = re.compile(
     r";\s*([A-Za-z0-9!#$&^_.+-]+)\s*=\s*(?:\"((?:[^\"\\]|\\.)*)\"|([^\s;\"]+))"
 )
+_QUOTED_FROM = re.compile(rb">+From ")
 _NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]")
 
 
@@ -108,6 +109,26 @@ def _scan(octets: bytes, at: int) -> tuple[Fields, int]:
             found.append((match[1], [match[2]]))
         at = after
     return Fields((name.decode().lower(), _join(lines)) for name, lines in found), at
+
+
+def split_mbox(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the messages of a mailbox file (RFC 4155), each cut off at `LARGEST`.
+
+    A line `From ` after an empty one begins a message.  Lines may come in pieces.
+    """
+    message: bytearray | None = None
+    begins_line, is_after_blank = True, True
+    for line in lines:
+        if begins_line and is_after_blank and line.startswith(b"From "):
+            if message is not None:
+                yield bytes(message)
+            message = bytearray()
+        elif message is not None and len(message) < LARGEST:
+            message += line[1:] if begins_line and _QUOTED_FROM.match(line) else line
+        is_after_blank = begins_line and line in (b"\n", b"\r\n")
+        begins_line = line.endswith(b"\n")
+    if message is not None:
+        yield bytes(message)
 
 
 def to_text(octets: bytes) -> str:

@@ -193,14 +193,18 @@ def _fits(key: KeyPath, value: object) -> bool:
 
 
 def _suggest(key: KeyPath, *, is_variable: bool) -> str:
-    names = {".".join(name): name for name in _NAMES}
-    near = difflib.get_close_matches(".".join(key), sorted(names), 1, 0.6)
-    if near:
-        return f"did you mean {variable_of(names[near[0]]) if is_variable else near[0]}?"
     table = key[:-1] if key[:-1] in _TABLES else key[:1]
-    inside = [name[-1] for name in _NAMES if name[:-1] == table]
+    inside = [name for name in _NAMES if name[:-1] == table]
+    # The way to a table in a table is so long that any two settings of it look alike.
+    names = {name[-1]: name for name in inside} if len(table) > 1 else {}
+    said = key[-1] if names else ".".join(key)
+    names = names or {".".join(name): name for name in _NAMES}
+    near = difflib.get_close_matches(said, sorted(names), 1, 0.6)
+    if near:
+        name = names[near[0]]
+        return f"did you mean {variable_of(name) if is_variable else '.'.join(name)}?"
     if inside:
-        return f"[{'.'.join(table)}] has {_listed(inside)}"
+        return f"[{'.'.join(table)}] has {_listed(name[-1] for name in inside)}"
     return "emailerctl config show lists what there is"
 
 

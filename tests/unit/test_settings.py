@@ -572,6 +572,74 @@ def test_a_duration_reads_back(ms: int) -> None:
     assert parse_duration(duration_to_text(duration)) == duration
 
 
+# --- tables in tables ---
+
+IMAP = """[bounces.imap]
+host = "imap.example.org"
+username = "bounces"
+password = "s3cret"
+"""
+
+
+def test_a_table_in_a_table_is_read_from_everywhere() -> None:
+    settings = load(
+        write(IMAP),
+        environ={"EMAILER_BOUNCES__IMAP__POLL": "5m"},
+        overrides={"bounces.imap.mailbox": "Bounces"},
+    )
+
+    imap = settings.bounces.imap
+    assert (imap.host, imap.mailbox, imap.effective_port) == (
+        "imap.example.org",
+        "Bounces",
+        993,
+    )
+    assert imap.poll == timedelta(minutes=5)
+    shown = {one.key: (one.value, one.origin) for one in origins(settings)}
+    assert shown["bounces.imap.password"][0] == "********"
+    assert shown["bounces.imap.poll"] == ("5m", "EMAILER_BOUNCES__IMAP__POLL")
+    assert shown["bounces.imap.folder"] == ("Processed", "default")
+
+
+def test_its_password_comes_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.touch(mode=0o600)
+    secret.write_text("s3cret\n")
+    text = IMAP.replace('password = "s3cret"', f'password_file = "{secret}"')
+
+    settings = load(write(text), environ={})
+
+    assert settings.bounces.imap.password.get_secret_value() == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (IMAP + 'mailbx = "x"', "did you mean bounces.imap.mailbox?"),
+        (IMAP + "zzzzzz = 1", "[bounces.imap] has ca_file, done,"),
+        ("[bounces]\nimap = 1", "this is a table: [bounces.imap]"),
+        ('[bounces.smtp]\nhost = "x"', "bounces.smtp.host"),
+        (IMAP + 'tls = "none"', 'write "implicit"'),
+        (IMAP + 'folder = "INBOX"', "read for ever"),
+        (IMAP + 'folder = "Überholt"', "modified UTF-7"),
+        (IMAP + 'poll = "1ms"', "bounces.imap.poll"),
+        ('[bounces.imap]\nhost = "imap.example.org"', "host without username and password"),
+    ],
+)
+def test_what_is_wrong_in_it_is_said(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(text), environ={})
+
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_mailbox_on_this_host_may_be_read_in_clear() -> None:
+    text = IMAP.replace("imap.example.org", "127.0.0.1") + 'tls = "none"'
+
+    assert load(write(text), environ={}).bounces.imap.effective_port == 143
+
+
 # --- example and schema ---
 
 
