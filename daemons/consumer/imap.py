@@ -149,7 +149,7 @@ class Visit:
         """
         wanted = "UNSEEN UNDELETED" if self._settings.done == "seen" else "UNDELETED"
         name = _quote(self._settings.mailbox)
-        with _explained(f"SELECT {self._settings.mailbox}"):
+        with _explained(f"opening {self._settings.mailbox}"):
             self._imap.begin_answer()
             count = _read_count(_expect_ok(self._imap.select(name)))
         for first in range(1, count + 1, _LOOKED_AT_ONCE):

@@ -135,7 +135,7 @@ def build_reports(
     """Return what *words* mean with that evidence: without any, nothing but that they came."""
     reports = []
     for number, word in enumerate(words, 1):
-        recipient = None if evidence is None else _find_recipient(word, evidence, len(words))
+        recipient = None if evidence is None else _find_recipient(word, evidence)
         report = Report(
             kind=word.kind,
             event_id=f"{event_id}.{number}",
@@ -166,7 +166,7 @@ def build_reports(
     return reports
 
 
-def _find_recipient(word: Word, evidence: _Evidence, count: int) -> RecipientView | None:
+def _find_recipient(word: Word, evidence: _Evidence) -> RecipientView | None:
     """Return whose copy is meant; None where that is not proven."""
     recipients = evidence.view.recipients
     if evidence.n is not None:
@@ -174,10 +174,10 @@ def _find_recipient(word: Word, evidence: _Evidence, count: int) -> RecipientVie
     named = next((one for one in recipients if _names(word, one)), None)
     if named is not None or len(recipients) > 1:
         return named
-    # To nobody else; under another address where it was forwarded, or without one where whoever
+    # To nobody else: under another address where it was forwarded, or without any where whoever
     # complains is kept back.
-    is_meant = evidence.is_signed or (not word.addresses and count == 1)
-    return recipients[0] if is_meant else None
+    is_kept_back = word.kind is ReportKind.COMPLAINED and not word.addresses
+    return recipients[0] if evidence.is_signed or is_kept_back else None
 
 
 def _names(word: Word, recipient: RecipientView) -> bool:

@@ -114,6 +114,23 @@ async def test_a_message_id_proves_nothing_about_others(desk: Desk) -> None:
     assert await suppressed(desk) == []
 
 
+async def test_a_bounce_of_nobody_needs_a_signature(desk: Desk) -> None:
+    """T-22: with the Message-ID alone it has to name whom it was sent to."""
+    message_id = await send(desk)
+    raw = fill("postfix-failed", message_id=header_of(message_id))
+    nobody = b"\r\n".join(
+        line
+        for line in raw.split(b"\r\n")
+        if not line.startswith((b"Final-Recipient", b"Original-Recipient"))
+    )
+
+    await take(desk, nobody)
+    assert await states(desk, message_id) == [State.SENT]
+
+    await take(desk, nobody.replace(b"bounces@example.org", path_of(message_id).encode()))
+    assert await states(desk, message_id) == [State.BOUNCED]
+
+
 async def test_a_signed_id_speaks_for_its_own_recipient_alone(desk: Desk) -> None:
     """T-22: whoever has a return path of ours can at most suppress himself."""
     message_id = await send(desk, "eve@example.org", "ann@example.org")
