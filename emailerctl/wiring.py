@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.bounces import Bounces
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
@@ -24,6 +25,7 @@ from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.models.message import Priority
+from emailerctl.models.verp import Signer
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities, CheckResult, Reports
 from emailerctl.providers.hop_settings import HopSettings
@@ -37,6 +39,7 @@ from emailerctl.store.sqlstore import SqlStore
 Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
 _SALT = "settings_salt"
+_VERP_KEY = "verp_key"
 _FENCED_AT_ONCE = 200
 
 
@@ -96,6 +99,17 @@ class App:
                 bounds=_build_bounds(settings, built.concurrency),
             )
         return hops
+
+    async def load_signer(self) -> Signer:
+        """Return what signs return paths, with the key that this store has once got."""
+        key = await self.store.find_note(_VERP_KEY)
+        if key is None:
+            key = await self.store.keep_note(_VERP_KEY, f"{self.rng.getrandbits(256):064x}")
+        return Signer(bytes.fromhex(key))
+
+    async def load_bounces(self, signer: Signer | None = None) -> Bounces:
+        """Return what takes mail that comes back."""
+        return Bounces(self.store, self.reporting, signer or await self.load_signer())
 
     async def check_hop(self, view: HopView, *, within_s: float) -> list[CheckResult]:
         """Talk to one next hop without sending, and say what works."""

@@ -22,6 +22,7 @@ from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
+from emailerctl.models.verp import Signer
 from emailerctl.providers.base import MarkRefused, Outgoing, Provider, Sending
 from emailerctl.store.base import AttemptResult, Breaker, Claim, Settlement, Store
 
@@ -76,6 +77,7 @@ class Delivery:
         on_alarm: called with the next hop's name when it refuses credentials or TLS.
         on_unwritten: awaited when an outcome could not be written, before it is tried again
             (F-CO-05): stops claiming, says so, waits.
+        signer: of return paths; None: what comes back by mail can't be told apart.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Delivery:
         may_expire: Callable[[], bool],
         on_alarm: OnAlarm,
         on_unwritten: Callable[[Unavailable], Awaitable[None]],
+        signer: Signer | None = None,
     ) -> None:
         """Take what delivery needs."""
         self._store = store
@@ -103,6 +106,7 @@ class Delivery:
         self._may_expire = may_expire
         self._on_alarm = on_alarm
         self._on_unwritten = on_unwritten
+        self._signer = signer
 
     async def deliver(self, attempt: Attempt) -> None:
         """Attempt a claimed message once and write what came of it."""
@@ -249,7 +253,19 @@ class Delivery:
             deadline_boot_ms=self._clock.boot_ms() + hop.deadline_ms,
             tags=claim.tags,
             metadata=claim.metadata,
+            return_id=self._sign(claim),
         )
+
+    def _sign(self, claim: Claim) -> str:
+        """Return the id of the return path.
+
+        One transaction takes all recipients, so that it has one return path: it names the
+        recipient where there is one, else the bounce does.
+        """
+        if self._signer is None:
+            return ""
+        n = claim.recipients[0].n if len(claim.recipients) == 1 else None
+        return self._signer.sign(claim.message_id, n=n, attempt=claim.attempt)
 
     async def _mark(self, attempt: Attempt, hop: Hop, accepted: Collection[int]) -> bool:
         try:

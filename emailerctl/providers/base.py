@@ -27,6 +27,8 @@ class Outgoing:
         raw: RFC 5322, CRLF line ends, 7-bit unless `needs_smtputf8`; no Bcc; not dot-stuffed.
         deadline_boot_ms: on the boot clock; everything before the mark ends by then, as a
             definite "not accepted".
+        return_id: names this attempt in what comes back by mail (`models.verp`); empty: nothing
+            can.
     """
 
     message_id: int
@@ -39,6 +41,7 @@ class Outgoing:
     deadline_boot_ms: int
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    return_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

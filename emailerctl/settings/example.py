@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from emailerctl.settings.loading import sections
+from emailerctl.settings.loading import known_keys, tables
 from emailerctl.settings.model import RuleSettings, Section, Settings
 
 _HEAD = """\
@@ -36,6 +36,9 @@ _PROVIDERS = """\
 #password_file = "/run/secrets/smtp_password"
 # Envelope sender; empty: what the message or [defaults] envelope_sender says.
 #return_path = "bounces@example.org"
+# Sign it, bounces+<signed id>@example.org, so that a bounce says what it is about and a forged
+# one is known for what it is.  The mailbox must take what follows the +; docs/bounces.md.
+#verp = false
 # How long to wait for the reply after the last byte (RFC 5321: ten minutes).
 #final_reply = "600s"
 # Of every kind: connection-level failures in a row that open the breaker, and how long the next
@@ -98,7 +101,11 @@ def build_example() -> str:
         if name == "providers":
             parts.append(_PROVIDERS)
         else:
-            parts.append(_build_table(name, sections()[name]))
+            parts += [
+                _build_table(".".join(path), table)
+                for path, table in tables().items()
+                if path[0] == name and any(key[:-1] == path for key in known_keys())
+            ]
     return "\n".join(parts)
 
 

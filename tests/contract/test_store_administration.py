@@ -415,3 +415,30 @@ async def test_domains_that_nobody_writes_to_any_more_are_forgotten(desk: Desk) 
     )
 
     assert desk.rows("SELECT domain FROM paces") == [("",)]
+
+
+async def test_a_duty_has_one_holder_at_a_time(desk: Desk, other: Desk) -> None:
+    """Another process takes it when it was given up, or not taken again in time."""
+    now_ms = desk.clock.now_ms()
+
+    async def take(of: Desk, holder: int, at_ms: int, until_ms: int) -> bool:
+        return await of.store.take_duty("poll", holder, now_ms=at_ms, until_ms=until_ms)
+
+    assert await take(desk, 1, now_ms, now_ms + 60_000)
+    assert not await take(other, 2, now_ms + 59_999, now_ms + 120_000)
+    assert await take(desk, 1, now_ms + 30_000, now_ms + 90_000)
+    assert not await take(other, 2, now_ms + 60_000, now_ms + 120_000)
+    assert await take(other, 2, now_ms + 90_000, now_ms + 150_000)
+    assert not await take(desk, 1, now_ms + 90_000, now_ms + 150_000)
+    assert await take(other, 2, now_ms + 90_000, 0)
+    assert await take(desk, 1, now_ms + 90_000, now_ms + 150_000)
+
+
+async def test_a_clock_that_jumped_back_frees_a_duty(desk: Desk) -> None:
+    """F-CL-01: what is held for longer than a day was written by another clock."""
+    now_ms = desk.clock.now_ms()
+    month_ms = 30 * 86_400_000
+
+    await desk.store.take_duty("poll", 1, now_ms=now_ms + month_ms, until_ms=now_ms + month_ms)
+
+    assert await desk.store.take_duty("poll", 2, now_ms=now_ms, until_ms=now_ms + 60_000)
