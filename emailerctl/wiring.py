@@ -10,10 +10,11 @@ from random import Random, SystemRandom
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.bounces import Bounces
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
-from emailerctl.core.hop_view import HopFacts
+from emailerctl.core.hop_view import HopFacts, HopView
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
@@ -25,6 +26,7 @@ from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.models.message import Priority
+from emailerctl.models.verp import Signer
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities, CheckResult, Reports
 from emailerctl.providers.hop_settings import HopSettings
@@ -32,13 +34,13 @@ from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
 from emailerctl.settings import Settings, locate
 from emailerctl.store import schema, sqlite
-from emailerctl.store.base import NextHop
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
 Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
 _SALT = "settings_salt"
+_VERP_KEY = "verp_key"
 _FENCED_AT_ONCE = 200
 _SOON_MS = 3_600_000  # a doubt that usually ends within this time needs no warning
 
@@ -101,16 +103,28 @@ class App:
             )
         return hops
 
-    async def check_hop(self, standing: NextHop, *, within_s: float) -> list[CheckResult]:
+    async def load_signer(self) -> Signer:
+        """Return what signs return paths, with the key that this store has once got."""
+        key = await self.store.find_note(_VERP_KEY)
+        if key is None:
+            key = await self.store.keep_note(_VERP_KEY, f"{self.rng.getrandbits(256):064x}")
+        return Signer(bytes.fromhex(key))
+
+    async def load_bounces(self, signer: Signer | None = None) -> Bounces:
+        """Return what takes mail that comes back."""
+        return Bounces(self.store, self.reporting, signer or await self.load_signer())
+
+    async def check_hop(self, view: HopView, *, within_s: float) -> list[CheckResult]:
         """Talk to one next hop without sending, and say what works."""
-        name = standing.name
+        name = view.hop.name
         kind, settings = self.tables[name]
         built = kind.build(name, settings, self.settings.consumer.concurrency, self.clock)
         try:
             return await check_hop(
                 built.provider,
                 kind.abilities,
-                standing=standing,
+                standing=view.hop,
+                breaker=view.breaker,
                 has_reports=kind.reports is not None,
                 within_s=within_s,
             )

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from emailerctl.models.clock import duration_to_text
 from emailerctl.providers.base import Abilities, CheckResult, Provider, SpeaksTls
-from emailerctl.store.base import HopState, NextHop
+from emailerctl.store.base import Breaker, BreakerState, HopState, NextHop
 
 # What commonly cures what is bad, by the name of what was looked at.
 CURES = {
@@ -29,6 +29,7 @@ async def check_hop(
     abilities: Abilities | None,
     *,
     standing: NextHop,
+    breaker: Breaker,
     has_reports: bool,
     within_s: float,
 ) -> list[CheckResult]:
@@ -54,7 +55,7 @@ async def check_hop(
     told = f"to POST /v1/reports/{provider.name}, once its secret is set"
     reports = told if has_reports else "none: nothing is heard after the hand-over"
     results.append(CheckResult("reports", is_good=True, detail=reports))
-    results.append(_read_standing(standing))
+    results += [_read_standing(standing), _read_breaker(breaker)]
     return [_add_cure(result) for result in results]
 
 
@@ -95,6 +96,16 @@ def _read_standing(hop: NextHop) -> CheckResult:
     detail = f"{hop.state}: {hop.reason}" if hop.reason else str(hop.state)
     cure = f"when the rest is good: emailerctl providers enable {hop.name}"
     return CheckResult("standing", is_good=False, detail=detail, cure=cure)
+
+
+def _read_breaker(breaker: Breaker) -> CheckResult:
+    if breaker.state is BreakerState.CLOSED:
+        return CheckResult("breaker", is_good=True, detail="closed")
+    detail = f"{breaker.state}: {breaker.reason}" if breaker.reason else str(breaker.state)
+    cure = (
+        f"it closes after probes that work; at once: emailerctl providers enable {breaker.name}"
+    )
+    return CheckResult("breaker", is_good=False, detail=detail, cure=cure)
 
 
 def _add_cure(result: CheckResult) -> CheckResult:

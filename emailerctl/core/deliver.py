@@ -22,12 +22,14 @@ from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
+from emailerctl.models.verp import Signer
 from emailerctl.providers.base import Abilities, MarkRefused, Outgoing, Provider, Sending
 from emailerctl.store.base import AttemptResult, Breaker, Claim, Settlement, Store
 
 _ASIDE_MS = 15_000  # what is for a slow domain goes behind what is due for others
 _PARKED_MS = 30_000  # a message whose whole chain is shut looks again after about this long
-_BUSY_MS = 1_000  # and at the earliest after this
+_AFTER_MS = 2_000  # after a breaker's pause: those that are woken to probe with go first
+_BUSY_MS = 1_000  # what waits for a probe to end looks again after this
 
 T = TypeVar("T")
 OnAlarm = Callable[[str, Alarm, str], None]
@@ -85,6 +87,7 @@ class Delivery:
         on_alarm: called with the next hop's name when it refuses credentials or TLS.
         on_unwritten: awaited when an outcome could not be written, before it is tried again
             (F-CO-05): stops claiming, says so, waits.
+        signer: of return paths; None: what comes back by mail can't be told apart.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Delivery:
         may_expire: Callable[[], bool],
         on_alarm: OnAlarm,
         on_unwritten: Callable[[Unavailable], Awaitable[None]],
+        signer: Signer | None = None,
     ) -> None:
         """Take what delivery needs."""
         self._store = store
@@ -112,6 +116,7 @@ class Delivery:
         self._may_expire = may_expire
         self._on_alarm = on_alarm
         self._on_unwritten = on_unwritten
+        self._signer = signer
 
     async def deliver(self, attempt: Attempt) -> None:
         """Attempt a claimed message once and write what came of it."""
@@ -258,7 +263,19 @@ class Delivery:
             deadline_boot_ms=self._clock.boot_ms() + hop.deadline_ms,
             tags=claim.tags,
             metadata=claim.metadata,
+            return_id=self._sign(claim),
         )
+
+    def _sign(self, claim: Claim) -> str:
+        """Return the id of the return path.
+
+        One transaction takes all recipients, so that it has one return path: it names the
+        recipient where there is one, else the bounce does.
+        """
+        if self._signer is None:
+            return ""
+        n = claim.recipients[0].n if len(claim.recipients) == 1 else None
+        return self._signer.sign(claim.message_id, n=n, attempt=claim.attempt)
 
     async def _mark(self, attempt: Attempt, hop: Hop, accepted: Collection[int]) -> bool:
         try:
@@ -410,7 +427,7 @@ class Delivery:
         if refusal.is_pace and until_ms is not None:
             await self.put_aside(claim, until_ms)
             return
-        at_ms = now_ms + _PARKED_MS if until_ms is None else max(until_ms, now_ms + _BUSY_MS)
+        at_ms = now_ms + _PARKED_MS if until_ms is None else max(until_ms, now_ms) + _AFTER_MS
         next_hop = chain[0] if chain else ""
         await self._wait_for_next_hop(claim, at_ms, _PARKED_MS, next_hop=next_hop, index=0)
 

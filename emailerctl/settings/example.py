@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from emailerctl.settings.loading import sections
+from emailerctl.settings.loading import known_keys, tables
 from emailerctl.settings.model import RuleSettings, Section, Settings
 
 _HEAD = """\
@@ -36,12 +36,21 @@ _PROVIDERS = """\
 #password_file = "/run/secrets/smtp_password"
 # Envelope sender; empty: what the message or [defaults] envelope_sender says.
 #return_path = "bounces@example.org"
+# Sign it, bounces+<signed id>@example.org, so that a bounce says what it is about and a forged
+# one is known for what it is.  The mailbox must take what follows the +; docs/bounces.md.
+#verp = false
 # How long to wait for the reply after the last byte (RFC 5321: ten minutes).
 #final_reply = "600s"
-# Connection-level failures in a row after which the next hop rests, and how long at first;
-# this version reads them and has no breaker yet.
+# Of every kind: connection-level failures in a row that open the breaker, and how long the next
+# hop is left alone at first.
 #breaker_failures = 5
 #breaker_pause = "30s"
+# Of every kind: so many messages in a time, of all consumers together: 100/s, 1000/h, 5/10m.
+#rate = "100/s"
+# The same by recipient domain, and for each of the others.
+#[providers.relay.domain_rates]
+#"gmail.com" = "20/s"
+#"*" = "10/s"
 
 # kind = "mailgun": over its HTTP API.
 #[providers.mg]
@@ -92,7 +101,11 @@ def build_example() -> str:
         if name == "providers":
             parts.append(_PROVIDERS)
         else:
-            parts.append(_build_table(name, sections()[name]))
+            parts += [
+                _build_table(".".join(path), table)
+                for path, table in tables().items()
+                if path[0] == name and any(key[:-1] == path for key in known_keys())
+            ]
     return "\n".join(parts)
 
 

@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from emailerctl.models.address import AddressInvalid, parse_mailbox
 from emailerctl.models.text import shorten
@@ -113,23 +113,35 @@ def locate(settings: Settings, key: str) -> str:
 def known_keys() -> dict[KeyPath, bool]:
     """Return the path of every setting but the next hops', and whether it is a secret."""
     return {
-        (section, field.alias or name): field.annotation is SecretStr
-        for section, model in sections().items()
+        (*path, field.alias or name): field.annotation is SecretStr
+        for path, model in tables().items()
         for name, field in model.model_fields.items()
+        if not _is_table(field.annotation)
     }
 
 
-def sections() -> dict[str, type[Section]]:
+def tables() -> dict[KeyPath, type[Section]]:
     """Return the tables of `emailer.toml` that this module describes, in order."""
-    return {
-        name: field.annotation
-        for name, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
-    }
+    return dict(_find_tables(Settings, ()))
+
+
+def _find_tables(
+    model: type[BaseModel], above: KeyPath
+) -> Iterator[tuple[KeyPath, type[Section]]]:
+    for name, field in model.model_fields.items():
+        table = field.annotation
+        if _is_table(table):
+            yield (*above, name), table
+            yield from _find_tables(table, (*above, name))
+
+
+def _is_table(annotation: object) -> TypeGuard[type[Section]]:
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 _KNOWN = known_keys()
-_SECTIONS = frozenset(sections()) | {"providers"}
+_TABLES = frozenset(tables()) | {("providers",)}
+_SECTIONS = frozenset(path[0] for path in _TABLES)
 _NAMES = frozenset(_KNOWN) | {(*key[:-1], f"{key[-1]}_file") for key in _KNOWN if _KNOWN[key]}
 
 
@@ -164,7 +176,7 @@ def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
             return f"[{'.'.join(table)}]", cure
     if key[0] == "providers":
         return dotted, "is no setting of a next hop; those are in a table: [providers.NAME]"
-    if len(key) == 1 and key[0] in _SECTIONS:
+    if key in _TABLES:
         return dotted, f"this is a table: [{dotted}]"
     is_variable = one.origin.startswith(PREFIX)
     if key[0] not in _SECTIONS and not is_variable:
@@ -177,17 +189,22 @@ def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
 def _fits(key: KeyPath, value: object) -> bool:
     if key[0] == "providers":
         return len(key) == 3 or (len(key) < 3 and value == {})
-    return key in _NAMES or (len(key) == 1 and key[0] in _SECTIONS and value == {})
+    return key in _NAMES or (key in _TABLES and value == {})
 
 
 def _suggest(key: KeyPath, *, is_variable: bool) -> str:
-    names = {".".join(name): name for name in _NAMES}
-    near = difflib.get_close_matches(".".join(key), sorted(names), 1, 0.6)
+    table = key[:-1] if key[:-1] in _TABLES else key[:1]
+    inside = [name for name in _NAMES if name[:-1] == table]
+    # The way to a table in a table is so long that any two settings of it look alike.
+    names = {name[-1]: name for name in inside} if len(table) > 1 else {}
+    said = key[-1] if names else ".".join(key)
+    names = names or {".".join(name): name for name in _NAMES}
+    near = difflib.get_close_matches(said, sorted(names), 1, 0.6)
     if near:
-        return f"did you mean {variable_of(names[near[0]]) if is_variable else near[0]}?"
-    inside = [name[1] for name in _NAMES if name[0] == key[0]]
+        name = names[near[0]]
+        return f"did you mean {variable_of(name) if is_variable else '.'.join(name)}?"
     if inside:
-        return f"[{key[0]}] has {_listed(inside)}"
+        return f"[{'.'.join(table)}] has {_listed(name[-1] for name in inside)}"
     return "emailerctl config show lists what there is"
 
 
@@ -345,13 +362,14 @@ def _find_bad_mailboxes(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
 def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
     """Yield every setting as it would be written, secrets masked."""
     document = settings.model_dump(mode="json", by_alias=True, exclude={"providers"})
-    for section, table in document.items():
-        for key, value in table.items():
-            masked = MASK if _secret((section, key)) and value else value
-            if (section, key) == ("routing", "rules"):
-                masked = [{n: v for n, v in rule.items() if v} for rule in value]
-            yield (section, key), masked
+    for key in _KNOWN:
+        value: Any = document
+        for part in key:
+            value = value[part]
+        if key == ("routing", "rules"):
+            value = [{n: v for n, v in rule.items() if v} for rule in value]
+        yield key, MASK if _secret(key) and value else value
     for name, table in settings.providers.items():
-        for key, value in table.items():
+        for one, value in table.items():
             is_masked = isinstance(value, SecretStr)
-            yield ("providers", name, key), MASK if is_masked else value
+            yield ("providers", name, one), MASK if is_masked else value

@@ -522,6 +522,82 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+class ImapSettings(Section):
+    """The mailbox that bounces come back to, read by the consumer over IMAP."""
+
+    host: Text = Field(default="", description="Server of the mailbox; empty: none is read.")
+    port: Whole = Field(
+        default=0, ge=0, le=65535, description="0: 993 for implicit, 143 otherwise."
+    )
+    tls: Literal["implicit", "starttls", "none"] = Field(
+        default="implicit",
+        description="implicit or starttls, both verified; none: in clear, on loopback only.",
+    )
+    ca_file: Text = Field(
+        default="", description="Certificates to trust, PEM; without it the system's."
+    )
+    username: Text = Field(default="", description="Who has the mailbox.")
+    password: SecretStr = Field(default=SecretStr(""), description="Their password.")
+    mailbox: Text = Field(
+        default="INBOX", min_length=1, description="Where bounces arrive, and nothing else."
+    )
+    done: Literal["move", "seen", "delete"] = Field(
+        default="move", description="What becomes of a message that was read."
+    )
+    folder: Text = Field(
+        default="Processed", min_length=1, description="Where done = move puts it."
+    )
+    poll: Duration = Field(
+        default=timedelta(minutes=1),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(hours=6),
+        description="How often to look; one consumer at a time does.",
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=30),
+        gt=timedelta(0),
+        le=timedelta(minutes=10),
+        description="How long the server may say nothing.",
+    )
+
+    @field_validator("mailbox", "folder")
+    @classmethod
+    def _is_ascii(cls, name: str) -> str:
+        if not name.isascii():
+            msg = (
+                f"{shorten(name)} is not ASCII; write the server's own form, modified UTF-7 "
+                "(RFC 3501)"
+            )
+            raise ValueError(msg)
+        return name
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not self.host:
+            return self
+        if not (self.username and self.password.get_secret_value()):
+            msg = 'host without username and password; set username and password_file = "/path"'
+            raise ValueError(msg)
+        if self.tls == "none" and not _is_loopback(self.host):
+            msg = 'tls = "none" would show the password to a listener; write "implicit"'
+            raise ValueError(msg)
+        if self.done == "move" and self.folder == self.mailbox:
+            msg = "folder is the mailbox itself: each message would be read for ever"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def effective_port(self) -> int:
+        """The port, the usual one where none is set."""
+        return self.port or (993 if self.tls == "implicit" else 143)
+
+
+class BounceSettings(Section):
+    """Mail that comes back: docs/bounces.md."""
+
+    imap: ImapSettings = ImapSettings()
+
+
 class DefaultSettings(Section):
     """What a request may leave out."""
 
@@ -607,6 +683,7 @@ class Settings(BaseSettings):
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
     alerts: AlertSettings = AlertSettings()
+    bounces: BounceSettings = BounceSettings()
     defaults: DefaultSettings = DefaultSettings()
     log: LogSettings = LogSettings()
 

@@ -996,6 +996,15 @@ class Store(Protocol):
         """Leave such a note unless there is one; return the one that stands."""
         ...
 
+    async def take_duty(self, name: str, holder: int, *, now_ms: int, until_ms: int) -> bool:
+        """Give a duty that one process at a time does to *holder*, until then at most.
+
+        False where another one has it.  Who has it takes it again to keep it, or with an
+        *until_ms* in the past to give it up.  Moments are the wall clock's: a jump may give it
+        to two, so that it must be one that does no harm done twice.
+        """
+        ...
+
     async def audit(self, *, limit: int = 100) -> list[Breach]:
         """Check the invariants I1 to I10 and return what does not hold."""
         ...

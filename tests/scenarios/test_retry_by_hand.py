@@ -32,7 +32,7 @@ async def test_what_was_exhausted_goes_out(
 
     await world.until(message_id, State.SENT)
     assert world.copies(to) == 1
-    assert (await world.causes(message_id))[-2:] == ["marked", "handed_over"]
+    assert (await world.causes(message_id))[-3:] == ["retried", "marked", "handed_over"]
 
 
 async def test_what_bounced_is_asked_again(world: World) -> None:

@@ -534,6 +534,30 @@ async def test_a_next_hop_that_is_skipped_is_named(counter: Counter) -> None:
     assert "narrow: 2 recipients" in warning.detail
 
 
+async def test_labels_that_stay_with_us_are_named(counter: Counter) -> None:
+    """product.md §3.2 `not_expressible`; metadata is ours: nobody expects it to travel."""
+    abilities = {"relay": Abilities(tags=1, has_smtputf8=True)}
+    labelled = {"tags": ["welcome", "autumn"], "metadata": {"order": "17"}}
+
+    receipt = await counter.accept(labelled, abilities=abilities)
+
+    (warning,) = receipt.warnings
+    assert (warning.code, warning.detail) == (
+        "not_expressible",
+        "relay: tag autumn does not travel along",
+    )
+    unlimited = {"relay": Abilities(tags=10, metadata=20, has_smtputf8=True)}
+    assert (await counter.accept(labelled, abilities=unlimited)).warnings == ()
+
+
+async def test_what_is_not_ascii_in_a_header_may_be_too_much(counter: Counter) -> None:
+    narrow = dict.fromkeys(("relay", "backup"), Abilities(has_utf8_headers=False))
+
+    with pytest.raises(Invalid, match="it garbles the header X-Name: not ASCII"):
+        await counter.accept({"headers": {"X-Name": "Ä"}}, abilities=narrow)
+    assert (await counter.accept({"headers": {"X-Name": "A"}}, abilities=narrow)).warnings == ()
+
+
 async def test_a_rule_decides_who_must_be_able_to_carry_it(counter: Counter) -> None:
     """P6: the chain of the rule that matches, not the default."""
     names = frozenset({"relay", "bulk"})

@@ -21,7 +21,7 @@ from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.settings import Settings, load, locate, origins
 from emailerctl.settings.example import build_example, build_schema
 from emailerctl.settings.lines import find_lines
-from emailerctl.settings.loading import known_keys
+from emailerctl.settings.loading import known_keys, tables
 from emailerctl.settings.model import RuleSettings
 
 RELAY = '[providers.relay]\nkind = "smtp"\n'
@@ -572,6 +572,74 @@ def test_a_duration_reads_back(ms: int) -> None:
     assert parse_duration(duration_to_text(duration)) == duration
 
 
+# --- tables in tables ---
+
+IMAP = """[bounces.imap]
+host = "imap.example.org"
+username = "bounces"
+password = "s3cret"
+"""
+
+
+def test_a_table_in_a_table_is_read_from_everywhere() -> None:
+    settings = load(
+        write(IMAP),
+        environ={"EMAILER_BOUNCES__IMAP__POLL": "5m"},
+        overrides={"bounces.imap.mailbox": "Bounces"},
+    )
+
+    imap = settings.bounces.imap
+    assert (imap.host, imap.mailbox, imap.effective_port) == (
+        "imap.example.org",
+        "Bounces",
+        993,
+    )
+    assert imap.poll == timedelta(minutes=5)
+    shown = {one.key: (one.value, one.origin) for one in origins(settings)}
+    assert shown["bounces.imap.password"][0] == "********"
+    assert shown["bounces.imap.poll"] == ("5m", "EMAILER_BOUNCES__IMAP__POLL")
+    assert shown["bounces.imap.folder"] == ("Processed", "default")
+
+
+def test_its_password_comes_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.touch(mode=0o600)
+    secret.write_text("s3cret\n")
+    text = IMAP.replace('password = "s3cret"', f'password_file = "{secret}"')
+
+    settings = load(write(text), environ={})
+
+    assert settings.bounces.imap.password.get_secret_value() == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (IMAP + 'mailbx = "x"', "did you mean bounces.imap.mailbox?"),
+        (IMAP + "zzzzzz = 1", "[bounces.imap] has ca_file, done,"),
+        ("[bounces]\nimap = 1", "this is a table: [bounces.imap]"),
+        ('[bounces.smtp]\nhost = "x"', "bounces.smtp.host"),
+        (IMAP + 'tls = "none"', 'write "implicit"'),
+        (IMAP + 'folder = "INBOX"', "read for ever"),
+        (IMAP + 'folder = "Überholt"', "modified UTF-7"),
+        (IMAP + 'poll = "1ms"', "bounces.imap.poll"),
+        ('[bounces.imap]\nhost = "imap.example.org"', "host without username and password"),
+    ],
+)
+def test_what_is_wrong_in_it_is_said(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(text), environ={})
+
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_mailbox_on_this_host_may_be_read_in_clear() -> None:
+    text = IMAP.replace("imap.example.org", "127.0.0.1") + 'tls = "none"'
+
+    assert load(write(text), environ={}).bounces.imap.effective_port == 143
+
+
 # --- example and schema ---
 
 
@@ -591,10 +659,13 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     defaults = Settings().model_dump(mode="json", by_alias=True, exclude={"providers"})
 
     del document["providers"]
-    for table in document.values():
-        for key in [key for key in table if key.endswith("_file")]:
-            del table[key]
+    for *path, key in (key for key, is_secret in known_keys().items() if is_secret):
+        table = document
+        for part in path:
+            table = table[part]
+        del table[f"{key}_file"]
     document["alerts"]["url"] = defaults["alerts"]["url"]
+    document["bounces"]["imap"]["password"] = defaults["bounces"]["imap"]["password"]
     document["log"]["hash_key"] = defaults["log"]["hash_key"]
     (rule,) = document["routing"].pop("rules")
     assert rule.keys() == RuleSettings.model_fields.keys()
@@ -603,25 +674,25 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
 
 
 def test_every_setting_says_what_it_is_for() -> None:
-    for section, key in known_keys():
-        model = getattr(Settings(), section)
+    for *path, key in known_keys():
         fields = {
-            field.alias or name: field for name, field in type(model).model_fields.items()
+            field.alias or name: field
+            for name, field in tables()[tuple(path)].model_fields.items()
         }
-        assert (fields[key].description or "").endswith("."), f"{section}.{key}"
+        assert (fields[key].description or "").endswith("."), f"{path}.{key}"
 
 
 def test_the_schema_knows_what_the_loader_knows() -> None:
     schema = json.loads(json.dumps(build_schema()))
-    keys = {
-        (section, key)
-        for section, table in schema["properties"].items()
-        if section != "providers"
-        for key in schema["$defs"][table["$ref"].rpartition("/")[2]]["properties"]
-    }
+    known: dict[tuple[str, ...], Any] = {(): schema["properties"]}
+    for path in tables():
+        reference = known[path[:-1]][path[-1]]["$ref"]
+        known[path] = schema["$defs"][reference.rpartition("/")[2]]["properties"]
+    keys = {(*path, key) for path, table in known.items() for key in table}
+    keys -= {*tables(), ("providers",)}
 
     secrets = {
-        (section, f"{key}_file") for (section, key), secret in known_keys().items() if secret
+        (*path, f"{key}_file") for (*path, key), secret in known_keys().items() if secret
     }
     assert keys == set(known_keys()) | secrets
     assert schema["additionalProperties"] is False
