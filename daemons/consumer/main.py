@@ -150,15 +150,12 @@ async def consume(
             log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()
 
-    async def resolve() -> None:
-        await resolver.resolve()
-
     watch = Watch(
         app,
         sweep=sweep,
         clock_watch=clock_watch,
         alerter=find_alerter(app, hops),
-        duties=((1.0, standing.tend), (0.2, look_after_lease), (1.0, resolve)),
+        duties=((1.0, standing.tend), (0.2, look_after_lease), (1.0, resolver.resolve)),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
     queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
@@ -179,6 +176,7 @@ async def consume(
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
+        await resolver.close()
         await queue.close()
         for hop in hops.values():
             await hop.provider.close()

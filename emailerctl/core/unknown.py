@@ -2,11 +2,15 @@
 
 Two ways, where it has them: its request again, with the same key, which changes nothing where
 the first one was taken (a *replay*); and a *look-up*.  That a copy is there counts whenever it
-is seen.  That there is none counts only of a look-up, after its lag, of the account that was
-asked to send, and for the newest attempt: everything else leaves the doubt as it is.
+is seen.  That there is none counts only of a look-up, after its lag, while the next hop still
+keeps what it is asked about, of the account that was asked to send, and for the newest attempt:
+everything else leaves the doubt as it is.
 
 What decides about times is the boot clock: a wall clock that jumps must not make a "no" count
 too early, nor a key be used that its next hop has forgotten.
+
+After a restore nobody knows what was attempted since the backup: then every next hop that has a
+look-up is asked, and only a copy that is there counts.
 """
 
 import asyncio
@@ -30,11 +34,13 @@ from emailerctl.providers.base import (
     Outgoing,
     Sending,
 )
-from emailerctl.store.base import Conclusion, Doubt, Store
+from emailerctl.store.base import Answered, Conclusion, Doubt, Store
 
-_AT_ONCE = 16
+_AT_ONCE = 4  # questions to one next hop; a quarter of its connections at most
 _LOOK_UP_S = 60.0
 _HELD_MS = 30_000  # beyond what a replay may take: then its process is taken for dead
+_LATER_ATTEMPTS = 3  # so many that a restored store does not know are looked for
+_ANSWER = 300  # characters that are kept of one
 
 
 class Way(StrEnum):
@@ -52,9 +58,11 @@ class Patience:
         least_ms: between two questions; each wait is as long as all before it, up to `most_ms`.
         settling_ms: after the mark the last byte leaves, and the kernel brings it there, within
             this time, also of a process that was killed (TCP_USER_TIMEOUT).
-        asking_ms: for so long after its lag a look-up goes on, and its "no" counts: shorter
-            than what any provider keeps.
-        margin: the part of a key's window that is not used: clocks, and what is under way.
+        asking_ms: for so long after its lag a look-up goes on, and its "no" counts.
+        margin: the part of a key's window, and of what is kept, that is not used: clocks, and
+            what is under way.
+        skew_ms: so much earlier than the attempt a look-up begins: the wall clock was wrong
+            then, or is now.  From before a restart of the host it may have been more wrong.
     """
 
     least_ms: int = 5_000
@@ -62,6 +70,7 @@ class Patience:
     settling_ms: int = 70_000
     asking_ms: int = 12 * 3_600_000
     margin: float = 0.1
+    skew_ms: int = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,72 +92,99 @@ class Question:
     """How to ask now, and when again if nothing is learnt.
 
     Attributes:
-        way: None: it can't be asked.
+        way: None: not now, or it can't be asked.
         next_ms: None: not any more.
         replay_until_boot_ms: a replay's last byte leaves before this.
-        no_counts: a look-up's "no" is one.
+        since_ms: a look-up begins here.
+        objection: why a look-up's "no" does not count; empty: it does.
+        silence: why nobody is asked, without a way.
     """
 
     way: Way | None
     next_ms: int | None
     replay_until_boot_ms: int = 0
-    no_counts: bool = False
-
-
-def find_ways(abilities: Abilities | None) -> Collection[Way]:
-    """Return how a next hop can be asked."""
-    ways = []
-    if abilities is not None and abilities.idempotency is not None:
-        ways.append(Way.REPLAY)
-    if abilities is not None and abilities.look_up_lag_ms is not None:
-        ways.append(Way.LOOK_UP)
-    return ways
+    since_ms: int = 0
+    objection: str = ""
+    silence: str = ""
 
 
 def is_resolved_within(abilities: Abilities | None, within_ms: int) -> bool:
     """Return whether a doubt there usually ends by itself within this time."""
-    lag_ms = None if abilities is None else abilities.look_up_lag_ms
-    if abilities is None or (abilities.idempotency is None and lag_ms is None):
+    if abilities is None:
         return False
-    return abilities.idempotency is not None or (lag_ms or 0) <= within_ms
+    lag_ms = abilities.look_up_lag_ms
+    return abilities.idempotency is not None or (lag_ms is not None and lag_ms <= within_ms)
 
 
 def decide(
     doubt: Doubt, abilities: Abilities | None, moment: Moment, patience: Patience
 ) -> Question:
-    """Choose how to ask, and when again: while the key is known by replay, else by look-up."""
-    if abilities is None:
-        return Question(way=None, next_ms=None)
+    """Choose how to ask, and when again.
+
+    A request is repeated once it can't be under way any more; where there is a look-up too, that
+    is asked before, and after: an answer to the repetition need not say what became of the first.
+    """
     elapsed_ms = _find_elapsed_ms(doubt, moment)
+    age_ms = _find_age_ms(doubt, moment)
     wait_ms = min(max(elapsed_ms, patience.least_ms), patience.most_ms)
-    until_ms = _find_replay_end(doubt, abilities, moment, patience)
-    no_from_ms = no_until_ms = None
-    if abilities.look_up_lag_ms is not None:
-        no_from_ms = abilities.look_up_lag_ms + patience.settling_ms
-        no_until_ms = no_from_ms + patience.asking_ms
-    can_replay = until_ms is not None and moment.boot_ms < until_ms
-    # On the wall clock: an age from before a restart is known by nothing else.
-    can_look_up = no_until_ms is not None and moment.now_ms - doubt.since_ms <= no_until_ms
-    if not can_replay and not can_look_up:
-        return Question(way=None, next_ms=None)
+    is_last = doubt.resend_at_ms is not None and doubt.resend_at_ms <= moment.now_ms
+    lag_ms = None if abilities is None else abilities.look_up_lag_ms
+    if abilities is None:  # its table may come back
+        is_over = is_last or age_ms > patience.asking_ms
+        return Question(
+            way=None,
+            next_ms=None if is_over else _bound_next(doubt, moment.now_ms + wait_ms),
+            silence="its next hop is not in the settings",
+        )
+    replay_end_ms = _find_replay_end(doubt, abilities, moment, patience)
+    if lag_ms is not None and doubt.replayed:
+        replay_end_ms = None
+    can_replay = replay_end_ms is not None and moment.boot_ms < replay_end_ms
+    is_settled = elapsed_ms >= patience.settling_ms
+    no_from_ms = None if lag_ms is None else lag_ms + patience.settling_ms
+    look_up_end_ms = _find_look_up_end(abilities, patience)
+    can_look_up = look_up_end_ms is not None and age_ms <= look_up_end_ms
+    way: Way | None = None
+    if can_replay and (is_settled or is_last):
+        way = Way.REPLAY
+    elif can_look_up:
+        way = Way.LOOK_UP
+    if can_replay and not is_settled:
+        wait_ms = min(wait_ms, patience.settling_ms - elapsed_ms)
     if no_from_ms is not None and elapsed_ms < no_from_ms:
         wait_ms = min(wait_ms, no_from_ms - elapsed_ms)
-    next_ms: int | None = moment.now_ms + wait_ms
-    is_replayed_again = until_ms is not None and moment.boot_ms + wait_ms < until_ms
-    if no_until_ms is None and not is_replayed_again:
-        next_ms = None
-    if doubt.resend_at_ms is not None and next_ms is not None:
-        is_last = doubt.resend_at_ms <= moment.now_ms  # then policy sends again
-        next_ms = None if is_last else min(next_ms, doubt.resend_at_ms)
+    will_replay = replay_end_ms is not None and moment.boot_ms + wait_ms < replay_end_ms
+    will_look_up = look_up_end_ms is not None and age_ms + wait_ms <= look_up_end_ms
+    next_ms = moment.now_ms + wait_ms if will_replay or will_look_up else None
     return Question(
-        way=Way.REPLAY if can_replay else Way.LOOK_UP,
-        next_ms=next_ms,
-        replay_until_boot_ms=until_ms or 0,
-        no_counts=no_from_ms is not None
-        and elapsed_ms >= no_from_ms
-        and doubt.account == moment.account != ""
-        and moment.now_ms >= doubt.since_ms,
+        way=way,
+        next_ms=None if is_last or next_ms is None else _bound_next(doubt, next_ms),
+        replay_until_boot_ms=replay_end_ms or 0,
+        since_ms=_find_since_ms(doubt, moment, patience, age_ms),
+        objection=_find_objection(doubt, abilities, moment, patience),
+        silence="" if way else _explain_silence(doubt, abilities, moment, can_wait=can_replay),
     )
+
+
+def decide_restored(doubt: Doubt, moment: Moment, patience: Patience, lag_ms: int) -> Question:
+    """Choose when to ask again about what was attempted since a backup, if it was.
+
+    The wall clock will do: nothing but a copy that is there counts.
+    """
+    elapsed_ms = max(moment.now_ms - doubt.doubted_ms, 0)
+    wait_ms = min(max(elapsed_ms, patience.least_ms), patience.most_ms)
+    goes_on = elapsed_ms + wait_ms <= lag_ms + patience.asking_ms
+    return Question(
+        way=Way.LOOK_UP,
+        next_ms=moment.now_ms + wait_ms if goes_on else None,
+        since_ms=doubt.since_ms - patience.skew_ms,
+        objection="the store was restored: nobody knows what was attempted since",
+    )
+
+
+def _bound_next(doubt: Doubt, next_ms: int) -> int:
+    """Return when to ask: a last time before the policy sends again."""
+    return next_ms if doubt.resend_at_ms is None else min(next_ms, doubt.resend_at_ms)
 
 
 def _find_elapsed_ms(doubt: Doubt, moment: Moment) -> int:
@@ -158,6 +194,68 @@ def _find_elapsed_ms(doubt: Doubt, moment: Moment) -> int:
     if doubt.boot_id != moment.boot_id:
         return moment.boot_ms  # before this boot
     return moment.boot_ms - (doubt.replayed_boot_ms or doubt.marked_boot_ms)
+
+
+def _find_age_ms(doubt: Doubt, moment: Moment) -> int:
+    """Return how long ago its request left first; from before this boot by the wall clock."""
+    if doubt.marked_boot_ms is not None and doubt.boot_id == moment.boot_id:
+        return moment.boot_ms - doubt.marked_boot_ms
+    age_ms = moment.now_ms - doubt.since_ms
+    return age_ms if doubt.boot_id is None else max(age_ms, moment.boot_ms)
+
+
+def _find_since_ms(doubt: Doubt, moment: Moment, patience: Patience, age_ms: int) -> int:
+    """Return when a look-up begins: before the attempt, whichever clock was ahead."""
+    is_same_boot = doubt.boot_id == moment.boot_id
+    skew_ms = patience.skew_ms * (1 if is_same_boot else 24)
+    return min(doubt.since_ms, moment.now_ms - max(age_ms, 0)) - skew_ms
+
+
+def _find_look_up_end(abilities: Abilities, patience: Patience) -> int | None:
+    """Return to what age of an attempt it is looked up; None: never."""
+    if abilities.look_up_lag_ms is None:
+        return None
+    window_ms = abilities.idempotency.window_ms if abilities.idempotency else 0
+    end_ms = window_ms + abilities.look_up_lag_ms + patience.settling_ms + patience.asking_ms
+    if abilities.look_up_kept_ms is None:
+        return end_ms
+    return min(end_ms, round(abilities.look_up_kept_ms * (1 - patience.margin)))
+
+
+def _find_objection(
+    doubt: Doubt, abilities: Abilities, moment: Moment, patience: Patience
+) -> str:
+    """Say why a look-up's "no" does not count yet, or not at all; the same for a long time."""
+    if abilities.look_up_lag_ms is None:
+        return "it has no look-up"
+    if not doubt.account or doubt.account != moment.account:
+        return "it is another account that was asked to send"
+    if doubt.marked_boot_ms is None or doubt.boot_id is None or moment.now_ms < doubt.since_ms:
+        return "nobody knows when it left"
+    no_from_ms = abilities.look_up_lag_ms + patience.settling_ms
+    if _find_elapsed_ms(doubt, moment) < no_from_ms:
+        return "it may take so long to show"
+    if _find_age_ms(doubt, moment) > (_find_look_up_end(abilities, patience) or 0):
+        return "it is not kept for so long"
+    return ""
+
+
+def _explain_silence(
+    doubt: Doubt, abilities: Abilities, moment: Moment, *, can_wait: bool
+) -> str:
+    if can_wait:
+        return "its request may still be under way"
+    if abilities.idempotency is None or doubt.marked_boot_ms is None:
+        return "there is nothing more to learn there"
+    if not doubt.account or doubt.account != moment.account:
+        return "it is another account that was asked to send"
+    if doubt.boot_id != moment.boot_id:
+        return "the host was restarted: its key may be forgotten there"
+    if {r.n for r in doubt.carried} != {r.n for r in doubt.recipients}:
+        return "its request names others, who are not in doubt"
+    if doubt.expires_ms is not None and doubt.expires_ms <= moment.now_ms:
+        return "it has expired"
+    return "its key may be forgotten there"
 
 
 def _find_replay_end(
@@ -181,32 +279,63 @@ def _find_replay_end(
     return doubt.marked_boot_ms + round(window_ms * (1 - patience.margin))
 
 
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What came of a question: who is in doubt no more, and what was said of the others."""
+
+    conclusions: Mapping[int, Conclusion]
+    answers: Mapping[int, Answered]
+
+
 def read_findings(
-    doubt: Doubt, findings: Mapping[int, Finding], *, no_counts: bool
-) -> dict[int, Conclusion]:
-    """Say what a look-up means: nothing of who is missing from its answer."""
-    conclusions = {}
+    doubt: Doubt, findings: Mapping[int, Finding], *, objection: str = "", provider: str = ""
+) -> Learnt:
+    """Say what a look-up means: nothing of who is missing from its answer.
+
+    Args:
+        doubt: what was asked about.
+        findings: by recipient.
+        objection: why a "no" does not count; empty: it does.
+        provider: who was asked, where all are.
+    """
+    conclusions, answers = {}, {}
     for recipient in doubt.recipients:
         finding = findings.get(recipient.n)
-        if finding is None or (not finding.is_there and not no_counts):
+        if finding is None:
+            answers[recipient.n] = Answered(Way.LOOK_UP, "no answer that says anything")
+            continue
+        if not finding.is_there and objection:
+            text = f"{finding.detail or 'not there'}; that does not count: {objection}"
+            answers[recipient.n] = Answered(Way.LOOK_UP, text[:_ANSWER])
             continue
         attempt = finding.attempt or doubt.attempt
+        is_ours = doubt.is_restored or attempt <= doubt.attempt
         conclusions[recipient.n] = Conclusion(
             cause=Cause.RESOLVED_SENT if finding.is_there else Cause.RESOLVED_NOT_SENT,
-            attempt=attempt if attempt <= doubt.attempt else doubt.attempt,
+            attempt=max(attempt, 1) if is_ours else doubt.attempt,
             evidence={"by": Way.LOOK_UP, "detail": finding.detail},
             provider_message_id=finding.provider_message_id,
+            provider=provider,
         )
-    return conclusions
+    return Learnt(conclusions, answers)
 
 
-def read_replay(doubt: Doubt, sending: Sending) -> dict[int, Conclusion]:
+def read_replay(doubt: Doubt, sending: Sending) -> Learnt:
     """Say what the answer to a repeated request means: only "accepted" says something.
 
     A refusal is about the second request, and may come before its key is looked at.
     """
-    return {
-        n: Conclusion(
+    conclusions, answers = {}, {}
+    for recipient in doubt.recipients:
+        outcome = sending.outcomes.get(recipient.n)
+        if outcome is None:
+            continue
+        if outcome.kind is not Kind.ACCEPTED:
+            said = outcome.reply or "no answer"
+            text = f"{said[:_ANSWER]}; that says nothing of the first request"
+            answers[recipient.n] = Answered(Way.REPLAY, text)
+            continue
+        conclusions[recipient.n] = Conclusion(
             cause=Cause.RESOLVED_SENT,
             attempt=doubt.attempt,
             evidence={"by": Way.REPLAY},
@@ -214,13 +343,16 @@ def read_replay(doubt: Doubt, sending: Sending) -> dict[int, Conclusion]:
             reply=outcome.reply,
             code=outcome.code,
         )
-        for n, outcome in sending.outcomes.items()
-        if outcome.kind is Kind.ACCEPTED and n in {r.n for r in doubt.recipients}
-    }
+    return Learnt(conclusions, answers)
+
+
+def _say(doubt: Doubt, text: str, by: str = "") -> Learnt:
+    """Say the same of everybody."""
+    return Learnt({}, {r.n: Answered(by, text) for r in doubt.recipients})
 
 
 class Resolver:
-    """Asks about doubts; any number of consumers may.
+    """Asks about doubts, side by side for each next hop; any number of consumers may.
 
     Args:
         accounts: what tells apart whose account each next hop is used with.
@@ -248,25 +380,69 @@ class Resolver:
         self._boot_id = boot_id
         self._may_expire = may_expire
         self._patience = patience or Patience()
-        self._held_ms = _HELD_MS + round(_LOOK_UP_S * 1000)
-        if hops:
-            self._held_ms += max(hop.deadline_ms + hop.final_reply_ms for hop in hops.values())
+        self._asking: dict[str, asyncio.Task[None]] = {}
 
-    async def resolve(self) -> int:
-        """Ask about what is due; return how many doubts that were."""
-        now_ms = self._clock.now_ms()
-        doubts = await self._store.take_doubts(
-            now_ms=now_ms, until_ms=now_ms + self._held_ms, limit=_AT_ONCE
-        )
-        ended = await asyncio.gather(
-            *(self._resolve(doubt) for doubt in doubts), return_exceptions=True
-        )
-        for error in ended:
-            if isinstance(error, BaseException):
-                raise error  # the others are done; its own is asked about again
-        return len(doubts)
+    async def resolve(self) -> None:
+        """Begin to ask whoever is to be asked and is not being asked yet.
+
+        A next hop that hangs delays nobody but itself.  What went wrong since the last time is
+        raised here, once; what it was about is asked again.
+        """
+        ended = [self._asking.pop(name) for name, task in [*self._asking.items()] if task.done()]
+        for name in await self._store.find_hops_to_ask(now_ms=self._clock.now_ms()):
+            if name not in self._asking:
+                self._asking[name] = asyncio.create_task(self._ask_all(name))
+        for task in ended:
+            task.result()
+
+    async def settle(self) -> None:
+        """Wait until nobody is being asked."""
+        await asyncio.gather(*self._asking.values())
+
+    async def close(self) -> None:
+        """Stop asking; what is not answered is asked about again, by whoever comes next."""
+        for task in self._asking.values():
+            task.cancel()
+        await asyncio.gather(*self._asking.values(), return_exceptions=True)
+
+    async def _ask_all(self, name: str) -> None:
+        """Ask one next hop about all that is due there."""
+        hop = self._hops.get(name)
+        at_once = _AT_ONCE if hop is None else max(1, min(_AT_ONCE, hop.concurrency // 4))
+        while True:
+            now_ms = self._clock.now_ms()
+            until_ms = now_ms + self._find_held_ms(hop)
+            doubts = await self._store.take_doubts(
+                name, now_ms=now_ms, until_ms=until_ms, limit=at_once
+            )
+            if not doubts:
+                return
+            ended = await asyncio.gather(
+                *(self._resolve(doubt) for doubt in doubts), return_exceptions=True
+            )
+            for error in ended:
+                if isinstance(error, BaseException):
+                    raise error  # the others are done; its own is asked about again
+
+    def _find_held_ms(self, hop: Hop | None) -> int:
+        held_ms = _HELD_MS + round(_LOOK_UP_S * 1000)
+        return held_ms if hop is None else held_ms + hop.deadline_ms + hop.final_reply_ms
 
     async def _resolve(self, doubt: Doubt) -> None:
+        question = self._decide(doubt)
+        if doubt.is_restored:
+            learnt = await self._ask_everybody(doubt, question)
+        else:
+            learnt = await self._ask(doubt, question)
+        await self._store.conclude(
+            doubt,
+            learnt.conclusions,
+            learnt.answers,
+            next_ms=question.next_ms,
+            now_ms=self._clock.now_ms(),
+        )
+
+    def _decide(self, doubt: Doubt) -> Question:
         hop = self._hops.get(doubt.provider)
         moment = Moment(
             now_ms=self._clock.now_ms(),
@@ -274,27 +450,52 @@ class Resolver:
             boot_id=self._boot_id,
             account=self._accounts.get(doubt.provider, ""),
         )
-        question = decide(doubt, hop.abilities if hop else None, moment, self._patience)
-        conclusions: dict[int, Conclusion] = {}
-        if hop is not None and question.way is Way.REPLAY:
-            if self._standing.find_open([doubt.provider], 0) is None:
-                if question.next_ms is not None:  # paused, disabled, its breaker open: later
-                    await self._store.put_off(doubt, at_ms=question.next_ms)
-                    return
-            else:
-                conclusions = await self._replay(doubt, hop, question)
-        elif hop is not None and question.way is Way.LOOK_UP:
-            conclusions = await self._look_up(doubt, hop, question)
-        await self._store.conclude(
-            doubt, conclusions, next_ms=question.next_ms, now_ms=self._clock.now_ms()
-        )
+        if not doubt.is_restored:
+            return decide(doubt, hop.abilities if hop else None, moment, self._patience)
+        lags_ms = [
+            hop.abilities.look_up_lag_ms or 0 for hop in self._hops.values() if hop.abilities
+        ]
+        return decide_restored(doubt, moment, self._patience, max(lags_ms, default=0))
 
-    async def _replay(
-        self, doubt: Doubt, hop: Hop, question: Question
-    ) -> dict[int, Conclusion]:
+    async def _ask(self, doubt: Doubt, question: Question) -> Learnt:
+        hop = self._hops.get(doubt.provider)
+        if hop is None or question.way is None:
+            return _say(doubt, f"not asked: {question.silence}")
+        if question.way is Way.LOOK_UP:
+            findings = await self._look_up(doubt, hop, question)
+            return read_findings(doubt, findings, objection=question.objection)
+        if self._standing.find_open([doubt.provider], 0) is None:
+            return _say(doubt, "not asked: the next hop is paused, disabled, or its breaker open")
+        return await self._replay(doubt, hop, question)
+
+    async def _ask_everybody(self, doubt: Doubt, question: Question) -> Learnt:
+        """Ask all next hops that have a look-up, until one has a copy for each."""
+        hops = {n: hop for n, hop in self._hops.items() if isinstance(hop.provider, CanLookUp)}
+        if not hops:
+            return _say(doubt, "not asked: no next hop has a look-up")
+        found = await asyncio.gather(
+            *(self._look_up(doubt, hop, question) for hop in hops.values())
+        )
+        conclusions: dict[int, Conclusion] = {}
+        said: dict[int, list[str]] = {r.n: [] for r in doubt.recipients}
+        for name, findings in zip(hops, found, strict=True):
+            learnt = read_findings(
+                doubt, findings, objection=question.objection, provider=name
+            )
+            conclusions |= learnt.conclusions
+            for n, answer in learnt.answers.items():
+                said[n].append(f"{name}: {answer.text.partition(';')[0]}")
+        answers = {
+            n: Answered(Way.LOOK_UP, "; ".join([*texts, question.objection])[: 2 * _ANSWER])
+            for n, texts in said.items()
+            if n not in conclusions
+        }
+        return Learnt(conclusions, answers)
+
+    async def _replay(self, doubt: Doubt, hop: Hop, question: Question) -> Learnt:
         raw = await self._store.load_raw(doubt.message_id)
         if raw is None:
-            return {}
+            return _say(doubt, "not asked: its content was removed")
         deadline_ms = self._clock.boot_ms() + hop.deadline_ms
         outgoing = Outgoing(
             message_id=doubt.message_id,
@@ -328,24 +529,25 @@ class Resolver:
         try:
             return read_replay(doubt, await hop.provider.send(outgoing, mark))
         except MarkRefused:
-            return {}
+            return _say(
+                doubt, "not asked: paused, suppressed, expired, or somebody else decided"
+            )
 
     async def _look_up(
         self, doubt: Doubt, hop: Hop, question: Question
-    ) -> dict[int, Conclusion]:
+    ) -> Mapping[int, Finding]:
         if not isinstance(hop.provider, CanLookUp):
             return {}
         public = to_public(MESSAGE, doubt.message_id)
         wanted = LookUp(
             public_id=public,
             message_id_header=f"{public}@{doubt.header_from.rpartition('@')[2]}",
-            attempt=doubt.attempt,
+            attempt=doubt.attempt + (_LATER_ATTEMPTS if doubt.is_restored else 0),
             recipients=doubt.recipients,
-            since_ms=doubt.since_ms,
+            since_ms=max(question.since_ms, 0),
         )
         try:
             async with asyncio.timeout(_LOOK_UP_S):
-                findings = await hop.provider.look_up(wanted)
+                return await hop.provider.look_up(wanted)
         except TimeoutError:
             return {}
-        return read_findings(doubt, findings, no_counts=question.no_counts)

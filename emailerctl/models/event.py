@@ -14,6 +14,7 @@ from emailerctl.models.lifecycle import Cause, State
 
 MESSAGE_ACCEPTED = "message.accepted"
 RECIPIENT_EXPIRED = "recipient.expired"
+RECIPIENT_ASKED = "recipient.asked"
 RECIPIENT_REPLAYED = "recipient.replayed"
 COMPLAINT_REPORTED = "complaint.reported"
 OPEN_REPORTED = "open.reported"

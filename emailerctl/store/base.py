@@ -116,7 +116,10 @@ class Doubt(NamedTuple):
     Attributes:
         recipients: those in doubt because of it.
         carried: all whom its request named, whatever has become of them.
-        since_ms: when it began.
+        since_ms: when it began; of a restored one, when its message was accepted.
+        doubted_ms: since when it is in doubt.
+        is_restored: the store was restored since: nobody knows what else was attempted, so that
+            `provider` is empty and all are asked.
         ended_ms: when its consumer gave it up; None: it was interrupted.
         boot_id, marked_boot_ms: when it was marked, on the boot clock of that boot.
         account: what tells apart whose account it went to.
@@ -132,6 +135,8 @@ class Doubt(NamedTuple):
     carried: tuple[EnvelopeRecipient, ...]
     service: str
     since_ms: int
+    doubted_ms: int
+    is_restored: bool
     ended_ms: int | None
     open_until_ms: int | None
     boot_id: str | None
@@ -158,6 +163,7 @@ class Conclusion(NamedTuple):
         attempt: whose copy it is.
         evidence: for the event.
         code: of an answer to the repeated request, which answers its attempt.
+        provider: who says so, where the doubt does not tell.
     """
 
     cause: Cause
@@ -166,6 +172,19 @@ class Conclusion(NamedTuple):
     provider_message_id: str = ""
     reply: str = ""
     code: int | None = None
+    provider: str = ""
+
+
+class Answered(NamedTuple):
+    """What was said of one recipient and decides nothing.
+
+    Attributes:
+        by: how it was asked; empty: nobody was, and the text says why.
+        text: the same whenever the same is said: the log has it once.
+    """
+
+    by: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -475,6 +494,9 @@ class Unknown:
         resend_at_ms: when policy `resend` sends again; None under `ask`.
         ask_at_ms: when the next hop is asked next; None: it is not.
         asked: how often it was asked.
+        asks: whom; empty with an `ask_at_ms`: everybody, since the store was restored.
+        asked_ms: when it was asked last.
+        answer: what it said then, or why it was not asked.
     """
 
     message_id: int
@@ -492,6 +514,9 @@ class Unknown:
     is_expired: bool
     ask_at_ms: int | None = None
     asked: int = 0
+    asks: str = ""
+    asked_ms: int | None = None
+    answer: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -642,8 +667,14 @@ class Store(Protocol):
 
     # doubts
 
-    async def take_doubts(self, *, now_ms: int, until_ms: int, limit: int) -> list[Doubt]:
-        """Give the doubts that are to be asked about now to one process, until *until_ms*."""
+    async def find_hops_to_ask(self, *, now_ms: int) -> list[str]:
+        """Return the next hops that are to be asked now; an empty name stands for all."""
+        ...
+
+    async def take_doubts(
+        self, next_hop: str, *, now_ms: int, until_ms: int, limit: int
+    ) -> list[Doubt]:
+        """Give the doubts that a next hop is to be asked about to one process until *until_ms*."""
         ...
 
     async def mark_replay(
@@ -661,6 +692,7 @@ class Store(Protocol):
         self,
         doubt: Doubt,
         conclusions: Mapping[int, Conclusion],
+        answers: Mapping[int, Answered] = MappingProxyType({}),
         *,
         next_ms: int | None,
         now_ms: int,
@@ -670,10 +702,6 @@ class Store(Protocol):
         Steps as evidence may.  "Not sent" counts only while the request was not repeated since
         the doubt was taken.
         """
-        ...
-
-    async def put_off(self, doubt: Doubt, *, at_ms: int) -> None:
-        """Ask about it at *at_ms*: nothing was learnt, and nothing asked."""
         ...
 
     # reports

@@ -276,7 +276,7 @@ def _lose_lease(
             expires_ms=expires_ms,
             now_ms=now_ms,
             final_reply_ms=resend_after_ms,
-            can_ask=provider in askable,
+            asked=provider if provider in askable else "",
         )
     if marked_ms is not None:
         tx.run(

@@ -21,6 +21,7 @@ from emailerctl.store.base import (
 )
 from emailerctl.store.driver import Params, Tx
 from emailerctl.store.steps import (
+    RESTORED,
     Target,
     end_work_if_done,
     find_account,
@@ -232,7 +233,7 @@ def _settle_one(
             now_ms=now_ms,
             final_reply_ms=0,
             resend_at_ms=settlement.resend_at_ms,
-            can_ask=result.can_ask,
+            asked=result.provider if result.can_ask else "",
         )
     return state
 
@@ -325,7 +326,8 @@ def _find_objection(
     tx: Tx, message_id: int, cause: Cause, attempt: int, newest: int, replayed: int
 ) -> str:
     """Say why a later word does not count; empty where it does."""
-    if not 1 <= attempt <= newest:
+    is_lost = attempt > newest and not (cause in POSITIVE_EVIDENCE and _was_restored(tx))
+    if attempt < 1 or is_lost:
         return "about no attempt of ours"
     if cause in POSITIVE_EVIDENCE:
         return ""
@@ -335,6 +337,11 @@ def _find_objection(
     if cause in _ANSWERS and row is not None and row[0] != replayed:
         return "the request was repeated since"
     return ""
+
+
+def _was_restored(tx: Tx) -> bool:
+    """Return whether there may have been attempts that only another copy of the store knew."""
+    return tx.one(sql.NOTE, {"key": RESTORED}) is not None
 
 
 def apply_evidence(

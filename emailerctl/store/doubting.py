@@ -1,4 +1,4 @@
-"""Doubts: who asks about an attempt that was never answered, and what the answer changes.
+"""Doubts: who is asked about an attempt that was never answered, and what the answer changes.
 
 One process asks at a time: it takes the doubt by moving its timer to when somebody else may
 try, should it die.  Nothing here is trusted to happen once: a request is repeated only with the
@@ -9,12 +9,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from emailerctl.models.event import RECIPIENT_REPLAYED
+from emailerctl.models.event import RECIPIENT_ASKED, RECIPIENT_REPLAYED
 from emailerctl.models.lifecycle import Cause, OnUnknown, State, WaitingFor
 from emailerctl.models.message import EnvelopeRecipient, Priority
 from emailerctl.models.outcome import Kind
 from emailerctl.store import statements as sql
-from emailerctl.store.base import Conclusion, Doubt
+from emailerctl.store.base import Answered, Conclusion, Doubt
 from emailerctl.store.claiming import find_pause
 from emailerctl.store.delivering import apply_evidence
 from emailerctl.store.driver import Tx
@@ -27,34 +27,43 @@ from emailerctl.store.steps import (
     write_event,
 )
 
+_ROWS = 50  # a message has so many recipients at most, each with a timer of its own
 
-def take(tx: Tx, now_ms: int, until_ms: int, limit: int) -> list[Doubt]:
-    """Give what is to be asked about now to one process, until *until_ms*."""
+
+def take(tx: Tx, next_hop: str, now_ms: int, until_ms: int, limit: int) -> list[Doubt]:
+    """Give what a next hop is to be asked about now to one process, until *until_ms*."""
     doubts: list[Doubt] = []
-    due: Any = tx.all(sql.DUE_ASKS, {"now": now_ms, "limit": limit})
+    wanted = {"next_hop": next_hop, "now": now_ms, "limit": limit, "rows": limit * _ROWS}
+    due: Any = tx.all(sql.DUE_ASKS, wanted)
     for message_id, attempt, state in due:
         doubt = _find(tx, message_id, attempt) if state == State.UNKNOWN else None
         if doubt is None:
             tx.run(sql.END_IDLE_ASKS, {"message_id": message_id})
             continue
-        put_off(tx, doubt, until_ms)
+        _put_off(tx, doubt, until_ms)
         doubts.append(doubt)
     return doubts
+
+
+def find_hops(tx: Tx, now_ms: int) -> list[str]:
+    """Return the next hops that are to be asked now; an empty name stands for all."""
+    return [str(row[0]) for row in tx.all(sql.HOPS_TO_ASK, {"now": now_ms})]
 
 
 def _find(tx: Tx, message_id: int, attempt: int) -> Doubt | None:
     wanted = {"message_id": message_id, "attempt": attempt}
     facts: Any = tx.one(sql.DOUBT_FACTS, wanted)
     doubtful: Any = tx.all(sql.DOUBTFUL, wanted)
-    if facts is None or not doubtful:
+    if facts is None or not doubtful or (facts[9] is None and doubtful[0][3]):
         tx.run(sql.END_ASKS, wanted)
         return None
     carried: Any = tx.all(sql.CARRIED, wanted)
     resend_at = [row[2] for row in doubtful if row[2] is not None]
+    is_restored = any(not row[3] for row in doubtful)
     return Doubt(
         message_id=message_id,
         attempt=attempt,
-        recipients=tuple(EnvelopeRecipient(n, address) for n, address, _at in doubtful),
+        recipients=tuple(EnvelopeRecipient(row[0], row[1]) for row in doubtful),
         carried=tuple(EnvelopeRecipient(row[0], row[1]) for row in carried),
         service=facts[0],
         expires_ms=facts[1],
@@ -65,8 +74,10 @@ def _find(tx: Tx, message_id: int, attempt: int) -> Doubt | None:
         needs_smtputf8=bool(facts[6]),
         tags=read_tags(facts[7]),
         metadata=json.loads(facts[8]) if facts[8] else {},
-        provider=facts[9],
-        since_ms=facts[10],
+        provider="" if is_restored else facts[9],
+        since_ms=facts[19] if is_restored else facts[10],
+        doubted_ms=min(row[4] for row in doubtful),
+        is_restored=is_restored,
         ended_ms=facts[11],
         open_until_ms=facts[12],
         boot_id=facts[13],
@@ -79,8 +90,7 @@ def _find(tx: Tx, message_id: int, attempt: int) -> Doubt | None:
     )
 
 
-def put_off(tx: Tx, doubt: Doubt, at_ms: int) -> None:
-    """Ask about it at *at_ms*."""
+def _put_off(tx: Tx, doubt: Doubt, at_ms: int) -> None:
     tx.run(
         sql.SET_ASKS,
         {"message_id": doubt.message_id, "attempt": doubt.attempt, "at": at_ms},
@@ -139,6 +149,7 @@ def conclude(
     tx: Tx,
     doubt: Doubt,
     conclusions: Mapping[int, Conclusion],
+    answers: Mapping[int, Answered],
     *,
     next_ms: int | None,
     now_ms: int,
@@ -146,14 +157,17 @@ def conclude(
     """Write what was learnt; who stays in doubt is asked about at *next_ms*, or no more."""
     wanted = {"message_id": doubt.message_id, "attempt": doubt.attempt}
     ids = [c.provider_message_id for c in conclusions.values() if c.provider_message_id]
-    tx.run(sql.NOTE_ASKED, {**wanted, "provider_message_id": ids[0] if ids else ""})
+    if conclusions or any(answer.by for answer in answers.values()):
+        tx.run(sql.NOTE_ASKED, {**wanted, "provider_message_id": ids[0] if ids else ""})
+    for n, answer in answers.items():
+        _note(tx, doubt, n, answer, now_ms)
     is_queued_again = False
     for n, conclusion in conclusions.items():
         is_queued_again |= _apply(tx, doubt, n, conclusion, now_ms)
     if next_ms is None:
         tx.run(sql.END_ASKS, wanted)
     else:
-        put_off(tx, doubt, next_ms)
+        _put_off(tx, doubt, next_ms)
     if is_queued_again:
         age_from: Any = tx.one(sql.AGE_FROM, {"message_id": doubt.message_id})
         requeue(
@@ -168,16 +182,50 @@ def conclude(
     summarise(tx, doubt.message_id, now_ms)
 
 
+def _note(tx: Tx, doubt: Doubt, n: int, answer: Answered, now_ms: int) -> None:
+    """Keep the last answer about who is in doubt; the log has each new one once."""
+    wanted = {"message_id": doubt.message_id, "n": n, "attempt": doubt.attempt}
+    row: Any = tx.one(sql.ANSWERED, wanted)
+    if row is None:
+        return
+    asked_ms = now_ms if answer.by else None
+    tx.run(
+        sql.NOTE_ANSWER,
+        {
+            "message_id": doubt.message_id,
+            "n": n,
+            "asked_at": asked_ms,
+            "answer": answer.text,
+        },
+    )
+    if not answer.by or answer.text == row[0]:
+        return
+    write_event(
+        tx,
+        RECIPIENT_ASKED,
+        now_ms,
+        message_id=doubt.message_id,
+        n=n,
+        address=row[1],
+        service=doubt.service,
+        states=(State.UNKNOWN, State.UNKNOWN),
+        attempt=doubt.attempt or None,
+        provider=doubt.provider or None,
+        data={"by": answer.by, "answer": answer.text},
+    )
+
+
 def _apply(tx: Tx, doubt: Doubt, n: int, conclusion: Conclusion, now_ms: int) -> bool:
     """Step one recipient; return whether it is queued again."""
     row: Any = tx.one(sql.RECIPIENT, {"message_id": doubt.message_id, "n": n})
     is_no = conclusion.cause is Cause.RESOLVED_NOT_SENT
     if row is None or (is_no and row[0] != State.UNKNOWN):
         return False  # an operator or a report was faster
-    if conclusion.attempt != doubt.attempt:
-        earlier = {"message_id": doubt.message_id, "attempt": conclusion.attempt}
-        outcome: Any = tx.one(sql.ATTEMPT_OUTCOME, earlier)
-        if outcome is None or outcome[0] != Kind.UNKNOWN:
+    if conclusion.attempt != doubt.attempt or doubt.is_restored:
+        which = {"message_id": doubt.message_id, "attempt": conclusion.attempt}
+        outcome: Any = tx.one(sql.ATTEMPT_OUTCOME, which)
+        is_lost = outcome is None and doubt.is_restored  # an attempt after the backup
+        if not is_lost and (outcome is None or outcome[0] != Kind.UNKNOWN):
             return False  # what it had was known before somebody sent it again
     if conclusion.code is not None:
         tx.run(
@@ -197,7 +245,7 @@ def _apply(tx: Tx, doubt: Doubt, n: int, conclusion: Conclusion, now_ms: int) ->
         conclusion.cause,
         attempt=conclusion.attempt,
         now_ms=now_ms,
-        provider=doubt.provider,
+        provider=doubt.provider or conclusion.provider,
         reply=conclusion.reply,
         data=conclusion.evidence,
         replayed=doubt.replayed,

@@ -1,7 +1,8 @@
 """After a restore: what was open in the backup may have gone out since, and is in doubt.
 
 Nothing of it is sent again by itself: no recipient stays queued, held or sending, and no policy
-sends a doubt again.  Operators and reports end the doubts.
+sends a doubt again.  What was attempted since the backup nobody knows: so all next hops that can
+be looked up are asked, and only that a copy is there counts.  Reports and operators end the rest.
 """
 
 from collections.abc import Mapping
@@ -10,11 +11,13 @@ from typing import Any
 from emailerctl.models.event import operator
 from emailerctl.models.lifecycle import Cause, State
 from emailerctl.store import statements as sql
+from emailerctl.store.administering import leave_note
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
     ASK,
     EXPIRE,
     RESEND,
+    RESTORED,
     Target,
     end_work_if_done,
     set_timer,
@@ -47,6 +50,7 @@ def fence(
             target = Target(message_id, n, address, service)
             step(tx, target, Cause.FENCED, now_ms, expected=State(state), data=data)
             tx.run(sql.END_TIMERS, {"message_id": message_id, "n": n})
+            set_timer(tx, message_id, n, ASK, now_ms)
             if expires_ms is not None:
                 set_timer(tx, message_id, n, EXPIRE, expires_ms)
             stepped += 1
@@ -57,10 +61,9 @@ def fence(
 
 def seal(tx: Tx, *, data: Mapping[str, object], now_ms: int) -> None:
     """End what would send a doubt again by itself, and write that the store was restored."""
-    # Nor is anybody asked: a "no" about the attempts that are known here says nothing of later
-    # ones, and a request with a known key would not know of them either.
-    for what in (ASK, RESEND):
-        tx.run(sql.END_TIMERS_OF, {"what": what})
+    tx.run(sql.END_TIMERS_OF, {"what": RESEND})
+    tx.run(sql.ASK_EVERYBODY)
+    leave_note(tx, RESTORED, str(now_ms))
     last: Any = tx.one(sql.LAST_SEQ)
     tx.run(
         sql.ADD_NUMBERED_EVENT,

@@ -375,12 +375,16 @@ def _routes_and_doubts(db: Database) -> None:
 _ACCOUNTS = (
     "ALTER TABLE consumers ADD COLUMN accounts TEXT",
     "ALTER TABLE attempts ADD COLUMN account TEXT",
+    "ALTER TABLE timers ADD COLUMN next_hop TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX timers_asked ON timers (next_hop, at) WHERE what = 'ask'",
+    "ALTER TABLE recipients ADD COLUMN asked_at INTEGER",
+    "ALTER TABLE recipients ADD COLUMN answer TEXT NOT NULL DEFAULT ''",
 )
 
 
 @_MIGRATIONS(name=STEPS[4])
 def _accounts(db: Database) -> None:
-    """Note with each attempt whose account it went to: what another one says is no answer."""
+    """Note whose account an attempt went to, who is asked about a doubt, and what was said."""
     for statement in _ACCOUNTS:
         db.execute(statement)
 

@@ -327,6 +327,9 @@ def list_unknown(tx: Tx, service: str | None, limit: int, now_ms: int) -> list[U
             is_expired=row[11] is not None and row[11] <= now_ms,
             ask_at_ms=row[12],
             asked=row[13],
+            asks=row[14] or "",
+            asked_ms=row[15],
+            answer=row[16],
         )
         for row in rows
     ]

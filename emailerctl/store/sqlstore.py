@@ -7,6 +7,7 @@ by subject in the files beside this one; they run on the driver's thread.
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from random import Random
+from types import MappingProxyType
 from typing import cast
 
 from emailerctl.models.clock import to_text
@@ -32,6 +33,7 @@ from emailerctl.store import (
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
     Alert,
+    Answered,
     AttemptResult,
     Blocks,
     Breach,
@@ -245,11 +247,17 @@ class SqlStore:
 
     # doubts
 
-    async def take_doubts(self, *, now_ms: int, until_ms: int, limit: int) -> list[Doubt]:
-        """Give the doubts that are to be asked about now to one process, until *until_ms*."""
-        if not await self.driver.read(lambda tx: tx.one(sql.HAS_DUE_ASK, {"now": now_ms})):
-            return []  # no commit for nothing
-        return await self.driver.write(lambda tx: doubting.take(tx, now_ms, until_ms, limit))
+    async def find_hops_to_ask(self, *, now_ms: int) -> list[str]:
+        """Return the next hops that are to be asked now; an empty name stands for all."""
+        return await self.driver.read(lambda tx: doubting.find_hops(tx, now_ms))
+
+    async def take_doubts(
+        self, next_hop: str, *, now_ms: int, until_ms: int, limit: int
+    ) -> list[Doubt]:
+        """Give the doubts that a next hop is to be asked about to one process until *until_ms*."""
+        return await self.driver.write(
+            lambda tx: doubting.take(tx, next_hop, now_ms, until_ms, limit)
+        )
 
     async def mark_replay(
         self, doubt: Doubt, *, now_ms: int, boot_ms: int, final_reply_ms: int, may_expire: bool
@@ -270,18 +278,17 @@ class SqlStore:
         self,
         doubt: Doubt,
         conclusions: Mapping[int, Conclusion],
+        answers: Mapping[int, Answered] = MappingProxyType({}),
         *,
         next_ms: int | None,
         now_ms: int,
     ) -> None:
         """Write what was learnt; who stays in doubt is asked about at *next_ms*, or no more."""
         await self.driver.write(
-            lambda tx: doubting.conclude(tx, doubt, conclusions, next_ms=next_ms, now_ms=now_ms)
+            lambda tx: doubting.conclude(
+                tx, doubt, conclusions, answers, next_ms=next_ms, now_ms=now_ms
+            )
         )
-
-    async def put_off(self, doubt: Doubt, *, at_ms: int) -> None:
-        """Ask about it at *at_ms*: nothing was learnt, and nothing asked."""
-        await self.driver.write(lambda tx: doubting.put_off(tx, doubt, at_ms))
 
     # reports
 

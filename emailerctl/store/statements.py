@@ -253,8 +253,10 @@ ADD_ATTEMPT = """
 """
 
 ADD_TIMER = """
-    INSERT INTO timers (message_id, n, what, at) VALUES (:message_id, :n, :what, :at)
-        ON CONFLICT (message_id, n, what) DO UPDATE SET at = excluded.at
+    INSERT INTO timers (message_id, n, what, at, next_hop)
+    VALUES (:message_id, :n, :what, :at, :next_hop)
+        ON CONFLICT (message_id, n, what) DO UPDATE
+       SET at = excluded.at, next_hop = excluded.next_hop
 """
 
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
@@ -273,14 +275,19 @@ DUE_TIMERS = """
 
 # doubts: what can be asked about an attempt that was never answered
 
+HOPS_TO_ASK = "SELECT DISTINCT next_hop FROM timers WHERE what = 'ask' AND at <= :now"
+
 DUE_ASKS = """
     SELECT t.message_id, r.attempt, r.state
-      FROM timers t LEFT JOIN recipients r ON r.message_id = t.message_id AND r.n = t.n
-     WHERE t.what = 'ask' AND t.at <= :now
+      FROM (SELECT message_id, n, at FROM timers
+             WHERE what = 'ask' AND next_hop = :next_hop AND at <= :now
+             ORDER BY at LIMIT :rows) t
+      LEFT JOIN recipients r ON r.message_id = t.message_id AND r.n = t.n
      GROUP BY t.message_id, r.attempt, r.state ORDER BY min(t.at) LIMIT :limit
 """
 
-HAS_DUE_ASK = "SELECT 1 FROM timers WHERE what = 'ask' AND at <= :now LIMIT 1"
+# After a restore nobody knows whom it went to since.
+ASK_EVERYBODY = "UPDATE timers SET next_hop = '' WHERE what = 'ask'"
 
 END_IDLE_ASKS = """
     DELETE FROM timers
@@ -299,7 +306,7 @@ SET_ASKS = """
 """
 
 DOUBTFUL = """
-    SELECT r.n, r.address, t.at
+    SELECT r.n, r.address, t.at, k.next_hop, r.changed_at
       FROM recipients r
       JOIN timers k ON k.message_id = r.message_id AND k.n = r.n AND k.what = 'ask'
       LEFT JOIN timers t ON t.message_id = r.message_id AND t.n = r.n AND t.what = 'resend'
@@ -320,10 +327,10 @@ CARRIED = """
 DOUBT_FACTS = """
     SELECT m.service, m.expires_at, m.priority, m.on_unknown, m.envelope_sender, m.header_from,
            m.needs_smtputf8, m.tags, m.metadata, a.provider, a.started_at, a.ended_at,
-           a.open_until_at, a.boot_id, a.marked_boot_at, a.account, a.asked, a.replayed,
-           a.replayed_boot_at
-      FROM messages m JOIN attempts a ON a.message_id = m.id
-     WHERE m.id = :message_id AND a.n = :attempt
+           a.open_until_at, a.boot_id, a.marked_boot_at, a.account, coalesce(a.asked, 0),
+           coalesce(a.replayed, 0), a.replayed_boot_at, m.created_at
+      FROM messages m LEFT JOIN attempts a ON a.message_id = m.id AND a.n = :attempt
+     WHERE m.id = :message_id
 """
 
 MARK_REPLAY = """
@@ -350,6 +357,20 @@ END_ASKS = """
      WHERE message_id = :message_id AND what = 'ask'
        AND n IN (SELECT n FROM recipients
                   WHERE message_id = :message_id AND attempt = :attempt AND state = 'unknown')
+"""
+
+ANSWERED = """
+    SELECT answer, address FROM recipients
+     WHERE message_id = :message_id AND n = :n AND attempt = :attempt AND state = 'unknown'
+"""
+
+NOTE_ANSWER = """
+    UPDATE recipients SET asked_at = coalesce(:asked_at, asked_at), answer = :answer
+     WHERE message_id = :message_id AND n = :n
+"""
+
+FORGET_ANSWER = """
+    UPDATE recipients SET asked_at = NULL, answer = '' WHERE message_id = :message_id AND n = :n
 """
 
 ATTEMPT_OUTCOME = """
@@ -660,7 +681,7 @@ FIRST_SEQ_SINCE = (
 UNKNOWN = """
     SELECT r.message_id, r.n, r.address, m.service, m.subject, r.provider, r.attempt,
            r.changed_at, a.open_until_at, m.on_unknown, t.at, m.expires_at, k.at,
-           coalesce(a.asked, 0)
+           coalesce(a.asked, 0), k.next_hop, r.asked_at, r.answer
       FROM recipients r
       JOIN messages m ON m.id = r.message_id
       LEFT JOIN attempts a ON a.message_id = r.message_id AND a.n = r.attempt

@@ -30,6 +30,8 @@ RESEND = "resend"
 EXPIRE = "expire"
 ASK = "ask"
 
+RESTORED = "restored"  # the note that this is not the store's only past
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -216,11 +218,15 @@ def set_doubt_timers(
     now_ms: int,
     final_reply_ms: int,
     resend_at_ms: int | None = None,
-    can_ask: bool = False,
+    asked: str = "",
 ) -> None:
-    """Remember what must happen later to an unknown recipient: asking, resend, expiry."""
-    if can_ask:
-        set_timer(tx, message_id, n, ASK, now_ms)
+    """Remember what must happen later to an unknown recipient: asking, resend, expiry.
+
+    *asked*: the next hop that is asked; empty: it can't be.
+    """
+    if asked:
+        tx.run(sql.FORGET_ANSWER, {"message_id": message_id, "n": n})
+        set_timer(tx, message_id, n, ASK, now_ms, next_hop=asked)
     if on_unknown is OnUnknown.RESEND:
         at = resend_at_ms
         if at is None:
@@ -244,9 +250,14 @@ def find_account(accounts: str | None, provider: str) -> str | None:
     return json.loads(accounts).get(provider) if accounts else None
 
 
-def set_timer(tx: Tx, message_id: int, n: int, what: str, at_ms: int) -> None:
+def set_timer(
+    tx: Tx, message_id: int, n: int, what: str, at_ms: int, *, next_hop: str = ""
+) -> None:
     """Remember that *what* must happen to a recipient at *at_ms*."""
-    tx.run(sql.ADD_TIMER, {"message_id": message_id, "n": n, "what": what, "at": at_ms})
+    tx.run(
+        sql.ADD_TIMER,
+        {"message_id": message_id, "n": n, "what": what, "at": at_ms, "next_hop": next_hop},
+    )
 
 
 def is_working(state: State) -> bool:
