@@ -150,7 +150,8 @@ def decide(
     elif can_look_up:
         way = Way.LOOK_UP
     if can_replay and not is_settled:
-        wait_ms = min(wait_ms, patience.settling_ms - elapsed_ms)
+        settled_in_ms = patience.settling_ms - elapsed_ms
+        wait_ms = min(wait_ms, settled_in_ms) if can_look_up else settled_in_ms
     if no_from_ms is not None and elapsed_ms < no_from_ms:
         wait_ms = min(wait_ms, no_from_ms - elapsed_ms)
     will_replay = replay_end_ms is not None and moment.boot_ms + wait_ms < replay_end_ms
@@ -470,7 +471,11 @@ class Resolver:
 
     async def _ask_everybody(self, doubt: Doubt, question: Question) -> Learnt:
         """Ask all next hops that have a look-up, until one has a copy for each."""
-        hops = {n: hop for n, hop in self._hops.items() if isinstance(hop.provider, CanLookUp)}
+        hops = {
+            name: hop
+            for name, hop in self._hops.items()
+            if hop.abilities is not None and hop.abilities.look_up_lag_ms is not None
+        }
         if not hops:
             return _say(doubt, "not asked: no next hop has a look-up")
         found = await asyncio.gather(
