@@ -121,8 +121,8 @@ def decide(
 ) -> Question:
     """Choose how to ask, and when again.
 
-    A request is repeated once it can't be under way any more; where there is a look-up too, that
-    is asked before, and after: an answer to the repetition need not say what became of the first.
+    A request is repeated once it can't be under way any more.  Where there is a look-up too,
+    that comes before and after: an answer to the repetition may say nothing of the first.
     """
     elapsed_ms = _find_elapsed_ms(doubt, moment)
     age_ms = _find_age_ms(doubt, moment)
@@ -244,19 +244,25 @@ def _find_objection(
 def _explain_silence(
     doubt: Doubt, abilities: Abilities, moment: Moment, *, can_wait: bool
 ) -> str:
-    if can_wait:
-        return "its request may still be under way"
-    if abilities.idempotency is None or doubt.marked_boot_ms is None:
-        return "there is nothing more to learn there"
-    if not doubt.account or doubt.account != moment.account:
-        return "it is another account that was asked to send"
-    if doubt.boot_id != moment.boot_id:
-        return "the host was restarted: its key may be forgotten there"
-    if {r.n for r in doubt.carried} != {r.n for r in doubt.recipients}:
-        return "its request names others, who are not in doubt"
-    if doubt.expires_ms is not None and doubt.expires_ms <= moment.now_ms:
-        return "it has expired"
-    return "its key may be forgotten there"
+    is_whole = {r.n for r in doubt.carried} == {r.n for r in doubt.recipients}
+    is_expired = doubt.expires_ms is not None and doubt.expires_ms <= moment.now_ms
+    has_key = abilities.idempotency is not None and doubt.marked_boot_ms is not None
+    reasons = (
+        (can_wait, "its request may still be under way"),
+        (not has_key, "there is nothing more to learn there"),
+        (
+            not doubt.account or doubt.account != moment.account,
+            "it is another account that was asked to send",
+        ),
+        (
+            doubt.boot_id != moment.boot_id,
+            "the host was restarted: its key may be forgotten there",
+        ),
+        (not is_whole, "its request names others, who are not in doubt"),
+        (is_expired, "it has expired"),
+    )
+    found = (text for holds, text in reasons if holds)
+    return next(found, "its key may be forgotten there")
 
 
 def _find_replay_end(
@@ -389,7 +395,9 @@ class Resolver:
         A next hop that hangs delays nobody but itself.  What went wrong since the last time is
         raised here, once; what it was about is asked again.
         """
-        ended = [self._asking.pop(name) for name, task in [*self._asking.items()] if task.done()]
+        ended = [
+            self._asking.pop(name) for name, task in [*self._asking.items()] if task.done()
+        ]
         for name in await self._store.find_hops_to_ask(now_ms=self._clock.now_ms()):
             if name not in self._asking:
                 self._asking[name] = asyncio.create_task(self._ask_all(name))
@@ -466,7 +474,9 @@ class Resolver:
             findings = await self._look_up(doubt, hop, question)
             return read_findings(doubt, findings, objection=question.objection)
         if self._standing.find_open([doubt.provider], 0) is None:
-            return _say(doubt, "not asked: the next hop is paused, disabled, or its breaker open")
+            return _say(
+                doubt, "not asked: the next hop is paused, disabled, or its breaker open"
+            )
         return await self._replay(doubt, hop, question)
 
     async def _ask_everybody(self, doubt: Doubt, question: Question) -> Learnt:
@@ -484,9 +494,7 @@ class Resolver:
         conclusions: dict[int, Conclusion] = {}
         said: dict[int, list[str]] = {r.n: [] for r in doubt.recipients}
         for name, findings in zip(hops, found, strict=True):
-            learnt = read_findings(
-                doubt, findings, objection=question.objection, provider=name
-            )
+            learnt = read_findings(doubt, findings, objection=question.objection, provider=name)
             conclusions |= learnt.conclusions
             for n, answer in learnt.answers.items():
                 said[n].append(f"{name}: {answer.text.partition(';')[0]}")

@@ -287,6 +287,8 @@ class Mailjet(PartsNextHop[MailjetSettings]):
             messages = answer.json.get("Data")
             if answer.status != 200 or not isinstance(messages, list):
                 return {}
+            if len(messages) >= _MESSAGES:  # it need not be all of them
+                return {}
             for n, finding in read_messages(messages, wanted).items():
                 if n not in found or (finding.is_there and not found[n].is_there):
                     found[n] = finding

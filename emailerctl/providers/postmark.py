@@ -230,6 +230,9 @@ def _blame(
 # 4 send: the only part that touches the network
 
 
+_MESSAGES = 500  # of one answer, at most
+
+
 class Postmark(PartsNextHop[PostmarkSettings]):
     """The adapter: compose, exchange, classify."""
 
@@ -249,7 +252,11 @@ class Postmark(PartsNextHop[PostmarkSettings]):
         request = Request(
             method="GET",
             path="/messages/outbound",
-            query=(("count", "500"), ("offset", "0"), (f"metadata_{OUR_ID}", wanted.public_id)),
+            query=(
+                ("count", str(_MESSAGES)),
+                ("offset", "0"),
+                (f"metadata_{OUR_ID}", wanted.public_id),
+            ),
             headers=_authorize(self.settings),
         )
         try:
@@ -258,6 +265,8 @@ class Postmark(PartsNextHop[PostmarkSettings]):
             return {}
         messages = answer.json.get("Messages")
         if answer.status != 200 or not isinstance(messages, list):
+            return {}
+        if len(messages) >= _MESSAGES:  # it need not be all of them
             return {}
         return read_messages(messages, wanted)
 

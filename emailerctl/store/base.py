@@ -674,7 +674,7 @@ class Store(Protocol):
     async def take_doubts(
         self, next_hop: str, *, now_ms: int, until_ms: int, limit: int
     ) -> list[Doubt]:
-        """Give the doubts that a next hop is to be asked about to one process until *until_ms*."""
+        """Give what a next hop is to be asked about now to one process, until *until_ms*."""
         ...
 
     async def mark_replay(

@@ -1,8 +1,8 @@
 """After a restore: what was open in the backup may have gone out since, and is in doubt.
 
 Nothing of it is sent again by itself: no recipient stays queued, held or sending, and no policy
-sends a doubt again.  What was attempted since the backup nobody knows: so all next hops that can
-be looked up are asked, and only that a copy is there counts.  Reports and operators end the rest.
+sends a doubt again.  What was attempted since the backup nobody knows: so all next hops with a
+look-up are asked, and only that a copy is there counts.  Reports and operators end the rest.
 """
 
 from collections.abc import Mapping

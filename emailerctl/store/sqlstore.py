@@ -254,7 +254,7 @@ class SqlStore:
     async def take_doubts(
         self, next_hop: str, *, now_ms: int, until_ms: int, limit: int
     ) -> list[Doubt]:
-        """Give the doubts that a next hop is to be asked about to one process until *until_ms*."""
+        """Give what a next hop is to be asked about now to one process, until *until_ms*."""
         return await self.driver.write(
             lambda tx: doubting.take(tx, next_hop, now_ms, until_ms, limit)
         )

@@ -19,6 +19,8 @@ A recipient is `<wish>+<tag>@sink.example.org`; the first one's wish is what hap
     head-garbage  head-endless  head-1xx
                              taken, and an answer whose head never ends or is none
     dead                     taken, with an answer; reset when the next request begins
+    once-<wish>              that, and `ok` whenever the same tag is asked for again
+    <dialect>-<wish>         that, and `ok` in every other dialect: mailgun-once-refuse
 
 What was taken is in the journal, one line a copy, synced before anything is answered: nobody
 may say "not accepted" of a copy that is there.  The transcript tells how requests came.
@@ -73,6 +75,21 @@ class Server:
         self._lag_ms = lag_ms
         self._copies: list[dict[str, Any]] = []
         self._answers: dict[tuple[str, str], Reply] = {}
+        self._come: set[tuple[str, str]] = set()
+
+    def grant(self, name: str, wish: str, tag: str) -> str:
+        """Return what happens in a dialect to a request with such a first recipient."""
+        dialect, _, rest = wish.partition("-")
+        if dialect in DIALECTS:
+            if dialect != name:
+                return "ok"
+            wish = rest
+        if not wish.startswith("once-"):
+            return wish
+        if (name, tag) in self._come:
+            return "ok"
+        self._come.add((name, tag))
+        return wish.removeprefix("once-")
 
     def tell(self, event: str, wish: str, tag: str = "") -> None:
         line = json.dumps({"event": event, "wish": wish, "tag": tag})
@@ -143,6 +160,8 @@ class Exchange:
         length = int(head.headers.get("content-length", "0"))
         body = await self._reader.readexactly(max(length - 1, 0))
         wish, tag = find_wish(body)
+        if length and wish:
+            wish = self._server.grant(name, wish, tag)
         if length:
             self._server.tell("all_but_last", wish, tag)
             if wish.startswith("early-"):

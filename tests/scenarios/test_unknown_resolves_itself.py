@@ -1,5 +1,6 @@
-"""A provider took a message and never said so: it is asked, and nobody else is."""
+"""A provider took a message, or not, and never said so: it is asked, and nobody else is."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,43 +12,63 @@ from tests.providers_server.fixture import providers as providers  # a fixture
 from tests.scenarios.conftest import Create
 from tests.scenarios.world import World
 
-
-async def create_chain(create: Create, server: ProviderServer, kind: str) -> World:
-    """A chain of a provider and the relay, which takes everything."""
-    table: dict[str, Any] = {
-        "kind": kind,
-        "base_url": server.url(kind),
-        "final_reply": "500ms",
-        **DIALECTS[kind].settings,
-    }
-    settings = {f"providers__first__{name}": value for name, value in table.items()}
-    return await create(**settings, routing__default=["first", "relay"])
+SETTLING_MS = 300
+LAG_MS = 1_500  # of what a look-up shows
 
 
-@pytest.mark.parametrize(
-    ("kind", "by"),
-    [
-        ("mailgun", "look-up"),
-        ("postmark", "look-up"),
-        ("resend", "replay"),
-        ("brevo", "replay"),
-    ],
-)
+@pytest.fixture(scope="module")
+def lagging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProviderServer]:
+    """Providers whose look-ups show nothing that is younger than `LAG_MS`."""
+    folder = tmp_path_factory.mktemp("lagging")
+    server = ProviderServer("--lag-ms", str(LAG_MS), folder=folder)
+    yield server
+    server.stop()
+
+
+async def create_chain(create: Create, server: ProviderServer, *kinds: str) -> World:
+    """A chain of providers and then the relay, which takes everything."""
+    settings: dict[str, Any] = {"routing__default": [*kinds, "relay"]}
+    for kind in kinds:
+        table: dict[str, Any] = {
+            "kind": kind,
+            "base_url": server.url(kind),
+            "final_reply": "500ms",
+            **DIALECTS[kind].settings,
+        }
+        settings |= {f"providers__{kind}__{name}": value for name, value in table.items()}
+    world = await create(**settings)
+    world.providers.append(server)
+    return world
+
+
 async def test_what_was_taken_is_found_to_be_sent(
-    create: Create, providers: ProviderServer, kind: str, by: str
+    create: Create, providers: ProviderServer
 ) -> None:
-    """One copy; the second next hop is not asked."""
-    world = await create_chain(create, providers, kind)
-    to = f"silent-after+{kind}@sink.example.org"
-    message_id = await world.submit(to)
-    await world.start_consumer()
+    """One copy each; what was not taken is, where a request may be repeated."""
+    ways = {
+        "mailgun": "look-up",
+        "postmark": "look-up",
+        "sparkpost": "look-up",
+        "mailjet": "look-up",
+        "brevo": "look-up",
+        "resend": "replay",
+    }
+    world = await create_chain(create, providers, *ways)
+    messages = {}
+    for kind, by in ways.items():
+        to = f"silent-after+{kind}@sink.example.org"
+        messages[to] = (await world.submit(to, provider=kind), by)
+    for kind in ("brevo", "resend"):
+        to = f"once-silent-before+{kind}@sink.example.org"
+        messages[to] = (await world.submit(to, provider=kind), "replay")
+    await world.start_consumer(settling_ms=SETTLING_MS)
 
-    event = await world.until_cause(message_id, "resolved_sent")
-
-    assert event.data["by"] == by
-    assert (await world.load(message_id)).state is State.SENT
-    assert (providers.copies(to), world.relay.copies(to)) == (1, 0)
-    assert await world.app.store.audit() == []
+    for to, (message_id, by) in messages.items():
+        event = await world.until_cause(message_id, "resolved_sent")
+        assert event.data["by"] == by, to
+        view = await world.load(message_id)
+        assert (view.state, len(view.attempts)) == (State.SENT, 1), to
+        assert (providers.copies(to), world.relay.copies(to)) == (1, 0), to
 
 
 @pytest.mark.parametrize("kind", ["mailgun", "resend"])
@@ -61,7 +82,7 @@ async def test_a_killed_consumers_attempt_is_found_to_be_sent(
     await (await world.start_consumer(kill_before="settle")).until_killed()
     assert providers.copies(to) == 1
 
-    await world.start_consumer()
+    await world.start_consumer(settling_ms=SETTLING_MS)
     await world.until(message_id, State.SENT)
 
     assert (providers.copies(to), world.relay.copies(to)) == (1, 0)
@@ -80,9 +101,52 @@ async def test_what_was_not_taken_is_taken_once_by_replay(
     await (await world.start_consumer(kill_after="mark")).until_killed()
     assert providers.copies(to) == 0
 
-    await world.start_consumer()
+    await world.start_consumer(settling_ms=SETTLING_MS)
     await world.until(message_id, State.SENT)
 
     assert (providers.copies(to), world.relay.copies(to)) == (1, 0)
     (copy,) = [copy for copy in providers.journal() if copy["recipient"] == to]
     assert copy["attempt"] == 1
+
+
+async def test_a_known_key_says_nothing_more_and_the_look_up_ends_it(
+    create: Create, lagging: ProviderServer
+) -> None:
+    """Brevo answers the repetition with `duplicate_parameter`; its events show it later."""
+    world = await create_chain(create, lagging, "brevo")
+    to = "silent-after+duplicate@sink.example.org"
+    message_id = await world.submit(to)
+    await world.start_consumer(settling_ms=SETTLING_MS)
+
+    event = await world.until_cause(message_id, "resolved_sent")
+
+    assert event.data["by"] == "look-up"
+    asked = [e.data for e in await world.events(message_id) if e.type == "recipient.asked"]
+    (answer,) = [str(data["answer"]) for data in asked if data["by"] == "replay"]
+    assert "duplicate_parameter" in answer
+    assert (lagging.copies(to), world.relay.copies(to)) == (1, 0)
+
+
+async def test_a_no_before_the_lag_is_none_and_after_it_queues_again(
+    create: Create, lagging: ProviderServer
+) -> None:
+    """Until then what was taken looks like what was not; only that goes out again."""
+    world = await create_chain(create, lagging, "mailgun", "postmark")
+    messages = {}
+    for kind in ("mailgun", "postmark"):
+        for wish in ("silent-after", "once-silent-before"):
+            to = f"{wish}+lag{kind}@sink.example.org"
+            messages[to] = (await world.submit(to, provider=kind), kind)
+    await world.start_consumer(settling_ms=SETTLING_MS, look_up_lag_ms=2 * LAG_MS)
+
+    for to, (message_id, kind) in messages.items():
+        is_taken = to.startswith("silent-after")
+        view = await world.until(message_id, State.SENT)
+        assert (lagging.copies(to), world.relay.copies(to)) == (1, 0), to
+        outcomes = ["unknown"] if is_taken else ["unknown", "accepted"]
+        assert [(a.provider, a.outcome) for a in view.attempts] == [
+            (kind, outcome) for outcome in outcomes
+        ]
+        causes = await world.causes(message_id)
+        assert causes[:4] == ["accepted", "marked", "unanswered", "asked"]
+        assert causes[4] == ("resolved_sent" if is_taken else "resolved_not_sent")

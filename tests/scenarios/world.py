@@ -26,6 +26,7 @@ from emailerctl.settings import load
 from emailerctl.store import migrations, sqlite
 from emailerctl.store.base import Pause, Suppression, Verb
 from emailerctl.wiring import App
+from tests.providers_server.fixture import ProviderServer
 from tests.scenarios.processes import STARTED_WITHIN_S, Daemon, eventually
 from tests.smtpd.fixture import SmtpServer
 
@@ -99,6 +100,7 @@ class World:
     Attributes:
         hops: the SMTP servers by the name of their next hop.
         app: the test's own view of the store; what it accepts is accepted in this process.
+        providers: the servers of its next hops over HTTP.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class World:
         self.overrides = dict(overrides)
         self.config = folder / "emailer.toml"
         self.app: App
+        self.providers: list[ProviderServer] = []
         self.daemons: list[Daemon] = []
         self.configure()
 
@@ -375,6 +378,9 @@ class World:
             for copy in server.journal():
                 truth[copy["message_id"], copy["recipient"]] += 1
                 bytes_.setdefault(copy["message_id"], set()).add(copy["sha256"])
+        for provider in self.providers:
+            for copy in provider.journal():
+                truth[f"<{copy['public_id']}@example.com>", copy["recipient"]] += 1
         events = await self.events()
         for view in await self.all_messages():
             public = to_public(MESSAGE, view.message_id)
