@@ -381,23 +381,23 @@ class World:
         for provider in self.providers:
             for copy in provider.journal():
                 truth[f"<{copy['public_id']}@example.com>", copy["recipient"]] += 1
-        events = await self.events()
+        causes: dict[tuple[int | None, str | None], list[str]] = {}
+        for event in await self.events():
+            told = causes.setdefault((event.message_id, event.recipient), [])
+            told.append(event.type.removeprefix("recipient."))
         for view in await self.all_messages():
             public = to_public(MESSAGE, view.message_id)
             header = f"<{public}@example.com>"
             assert bytes_.get(header, set()) <= {view.content_hash.hex()}, public
             for recipient in view.recipients:
                 copies = truth[header, recipient.address]
-                self._compare(view, recipient, copies, events)
+                self._compare(
+                    view, recipient, copies, causes[view.message_id, recipient.address]
+                )
 
     def _compare(
-        self, view: MessageView, recipient: RecipientView, copies: int, events: Sequence[Event]
+        self, view: MessageView, recipient: RecipientView, copies: int, causes: Sequence[str]
     ) -> None:
-        causes = [
-            event.type.removeprefix("recipient.")
-            for event in events
-            if event.message_id == view.message_id and event.recipient == recipient.address
-        ]
         story = f"{copies} copies for {recipient.address}, {recipient.state} after {causes}"
         assert copies <= 1 + sum(cause in _ALLOWS_ANOTHER for cause in causes), story
         if copies and view.on_unknown is OnUnknown.ASK and "operator" not in causes:
