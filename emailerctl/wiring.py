@@ -15,12 +15,12 @@ from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.hop_view import HopFacts, HopView
+from emailerctl.core.outlook import is_resolved_within
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
-from emailerctl.core.unknown import is_resolved_within
 from emailerctl.core.unsubscribe import Unsubscribing
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms

@@ -13,8 +13,9 @@ from daemons.watch import Watch, build_sweep, find_alerter, find_askable, recall
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
 from emailerctl.core.deliver import Delivery, Hop
+from emailerctl.core.outlook import Patience
 from emailerctl.core.standing import Standing
-from emailerctl.core.unknown import Patience, Resolver
+from emailerctl.core.unknown import Resolver
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import boot_id, to_ms, to_text
 from emailerctl.models.ids import build_lease_token, to_public

@@ -188,8 +188,8 @@ def write_message(
             view.envelope_sender if view.envelope_sender != view.header_from else "",
         ),
         ("service", view.service),
-        ("accepted", _at(view.created_ms, now_ms)),
-        ("expires", _at(view.expires_ms, now_ms)),
+        ("accepted", say_when(view.created_ms, now_ms)),
+        ("expires", say_when(view.expires_ms, now_ms)),
         ("if in doubt", view.on_unknown),
         ("provider", view.provider),
         ("next hops", _describe_route(route) if view.state is State.QUEUED else ""),
@@ -222,10 +222,10 @@ def _describe_route(route: "Route | None") -> str:
 def _write_recipient(recipient: RecipientView, now_ms: int) -> None:
     details = [
         str(recipient.waiting_for or recipient.reason or ""),
-        f"due {_at(recipient.due_ms, now_ms)}" if recipient.due_ms is not None else "",
+        f"due {say_when(recipient.due_ms, now_ms)}" if recipient.due_ms is not None else "",
         f"attempt {recipient.attempt}" if recipient.attempt else "",
         f"via {recipient.provider}" if recipient.provider else "",
-        _at(recipient.changed_ms, now_ms),
+        say_when(recipient.changed_ms, now_ms),
     ]
     output.write_painted(
         [
@@ -258,7 +258,8 @@ def _write_attempt(attempt: AttemptView, view: MessageView, *, has_dialogue: boo
             output.write_painted([(f"      {line}", "dim")])
 
 
-def _at(moment_ms: int | None, now_ms: int) -> str:
+def say_when(moment_ms: int | None, now_ms: int) -> str:
+    """Return a moment and how far off it is; empty where there is none."""
     if moment_ms is None:
         return ""
     return f"{to_text(moment_ms)} ({output.ago(moment_ms, now_ms)})"

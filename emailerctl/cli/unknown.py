@@ -1,5 +1,6 @@
 """`emailerctl unknown`: what may or may not have gone out, and how the doubt ends."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Context, Option, Typer
@@ -8,11 +9,13 @@ from emailerctl.cli import messages as messages_
 from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
+from emailerctl.core.outlook import Outlook, foresee
 from emailerctl.errors import Conflict, NotFound
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
 from emailerctl.models.message import MessageView
+from emailerctl.providers.base import Abilities
 from emailerctl.store.base import Unknown, Verb
 
 if TYPE_CHECKING:
@@ -38,12 +41,12 @@ def list_(ctx: Context, service: options.Service = None) -> None:
     Example: emailerctl unknown list
     """
 
-    async def work(opened: "App") -> tuple[list[Unknown], int]:
+    async def work(opened: "App") -> tuple[list[Unknown], Mapping[str, Abilities], int]:
         now_ms = opened.clock.now_ms()
         found = await opened.store.list_unknown(now_ms=now_ms, service=service, limit=_MOST)
-        return found, now_ms
+        return found, opened.abilities, now_ms
 
-    found, now_ms = session.run(ctx, work)
+    found, abilities, now_ms = session.run(ctx, work)
 
     def row(one: Unknown) -> list[Cell]:
         return [
@@ -55,6 +58,8 @@ def list_(ctx: Context, service: options.Service = None) -> None:
             one.on_unknown,
             Moment(one.open_until_ms, now_ms),
             Moment(one.resend_at_ms, now_ms),
+            Moment(one.ask_at_ms, now_ms),
+            one.answer,
             one.subject,
         ]
 
@@ -67,35 +72,50 @@ def list_(ctx: Context, service: options.Service = None) -> None:
         "policy",
         "answer until",
         "resent",
+        "asked next",
+        "last answer",
         "subject",
     )
-    output.listing("In doubt", columns, found, shape=shapes.unknown_shape, row=row)
+
+    def shape(one: Unknown) -> shapes.Shape:
+        return shapes.unknown_shape(one, foresee(one, abilities))
+
+    output.listing("In doubt", columns, found, shape=shape, row=row)
 
 
 @app.command()
 def show(ctx: Context, message: options.MessageId) -> None:
-    """Show a message in doubt: what was said, and what can be done.
+    """Show a message in doubt: what was said, what is asked next, and what can be done.
 
     Example: emailerctl unknown show 1C6K9Q
     """
     from emailerctl.core import operate
 
-    async def work(opened: "App") -> tuple[MessageView, int]:
+    async def work(
+        opened: "App",
+    ) -> tuple[MessageView, list[Unknown], Mapping[str, Abilities], int]:
         message_id = await operate.resolve_id(opened.store, message, service=None)
         view = await opened.store.find_message(message_id)
         if view is None:
             raise NotFound(f"there is no message {message}")
-        return view, opened.clock.now_ms()
+        now_ms = opened.clock.now_ms()
+        doubts = await opened.store.list_unknown(now_ms=now_ms, message_id=message_id)
+        return view, doubts, opened.abilities, now_ms
 
-    view, now_ms = session.run(ctx, work)
+    view, doubts, abilities, now_ms = session.run(ctx, work)
     public = to_public(MESSAGE, view.message_id)
-    doubtful = [r for r in view.recipients if r.state is State.UNKNOWN]
-    if not doubtful:
+    if view.state is not State.UNKNOWN:
         raise Conflict(f"{public} is {view.state}: no recipient is in doubt")
     if output.form() is not Form.TABLE:
-        output.result("", shapes.message_shape(view))
+        shape = shapes.message_shape(view)
+        shape["doubts"] = [shapes.unknown_shape(d, foresee(d, abilities)) for d in doubts]
+        output.result("", shape)
         return
     messages_.write_message(view, now_ms, has_dialogue=True)
+    output.write_painted([("doubt", "bold")])
+    for doubt in doubts:
+        for line in _describe(doubt, foresee(doubt, abilities), now_ms):
+            output.write_painted([(f"  {line}", "")])
     open_until_ms = max((a.open_until_ms or 0 for a in view.attempts), default=0)
     if open_until_ms > now_ms:
         output.write_text(f"a late answer may still come until {to_text(open_until_ms)}")
@@ -106,6 +126,29 @@ def show(ctx: Context, message: options.MessageId) -> None:
         f"  emailerctl unknown resolve {public} --outcome not-sent   it did not: again\n"
         f"  emailerctl unknown resend {public}      nobody can know: risk two copies"
     )
+
+
+def _describe(doubt: Unknown, outlook: Outlook, now_ms: int) -> list[str]:
+    """Say of a recipient what was answered, who is asked next, and who decides else."""
+
+    def when(moment_ms: int | None) -> str:
+        return messages_.say_when(moment_ms, now_ms)
+
+    lines = [f"{doubt.address}  in doubt since {when(doubt.since_ms)}"]
+    if doubt.answer:
+        asked = f"asked last {when(doubt.asked_ms)}: " if doubt.asked_ms is not None else ""
+        lines.append(f"  {asked}{doubt.answer}")
+    if doubt.ask_at_ms is not None and outlook.asks:
+        by = f" by {' or '.join(outlook.ways)}" if outlook.ways else ""
+        lines.append(f"  asked next: {', '.join(outlook.asks)}{by}, {when(doubt.ask_at_ms)}")
+        lines.append(f"  given up {when(outlook.until_ms)}")
+    else:
+        lines.append(f"  nobody {'is asked any more' if doubt.answer else 'can be asked'}")
+    if doubt.resend_at_ms is not None:
+        lines.append(f"  sent again {when(doubt.resend_at_ms)}, by its policy")
+    else:
+        lines.append("  else it waits for a report, or for you")
+    return lines
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from emailerctl.core.bounces import Received
 from emailerctl.core.hop_view import HopView
+from emailerctl.core.outlook import Outlook
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, TOKEN, to_public
 from emailerctl.models.lifecycle import State
@@ -136,8 +137,8 @@ def order_shape(result: OrderResult) -> Shape:
     }
 
 
-def unknown_shape(unknown: Unknown) -> Shape:
-    """Return a recipient in doubt."""
+def unknown_shape(unknown: Unknown, outlook: Outlook) -> Shape:
+    """Return a recipient in doubt, what was answered about it, and what will be asked."""
     return {
         "id": to_public(MESSAGE, unknown.message_id),
         "recipient": unknown.address,
@@ -151,6 +152,13 @@ def unknown_shape(unknown: Unknown) -> Shape:
         "resend_at": _moment(unknown.resend_at_ms),
         "expires_at": _moment(unknown.expires_ms),
         "expired": unknown.is_expired,
+        "asked": unknown.asked,
+        "asked_at": _moment(unknown.asked_ms),
+        "answer": unknown.answer or None,
+        "ask_at": _moment(unknown.ask_at_ms),
+        "asks": list(outlook.asks),
+        "ask_by": list(outlook.ways),
+        "asks_until": _moment(outlook.until_ms),
     }
 
 

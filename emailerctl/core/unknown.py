@@ -16,9 +16,9 @@ look-up is asked, and only a copy that is there counts.
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from emailerctl.core.deliver import Hop
+from emailerctl.core.outlook import Patience, Way, find_look_up_end
 from emailerctl.core.standing import Standing
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
@@ -41,36 +41,6 @@ _LOOK_UP_S = 60.0
 _HELD_MS = 30_000  # beyond what a replay may take: then its process is taken for dead
 _LATER_ATTEMPTS = 3  # so many that a restored store does not know are looked for
 _ANSWER = 300  # characters that are kept of one
-
-
-class Way(StrEnum):
-    """How the next hop is asked."""
-
-    REPLAY = "replay"
-    LOOK_UP = "look-up"
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How often, and for how long.
-
-    Attributes:
-        least_ms: between two questions; each wait is as long as all before it, up to `most_ms`.
-        settling_ms: after the mark the last byte leaves, and the kernel brings it there, within
-            this time, also of a process that was killed (TCP_USER_TIMEOUT).
-        asking_ms: for so long after its lag a look-up goes on, and its "no" counts.
-        margin: the part of a key's window, and of what is kept, that is not used: clocks, and
-            what is under way.
-        skew_ms: so much earlier than the attempt a look-up begins: the wall clock was wrong
-            then, or is now.  From before a restart of the host it may have been more wrong.
-    """
-
-    least_ms: int = 5_000
-    most_ms: int = 3_600_000
-    settling_ms: int = 70_000
-    asking_ms: int = 12 * 3_600_000
-    margin: float = 0.1
-    skew_ms: int = 3_600_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +78,6 @@ class Question:
     silence: str = ""
 
 
-def is_resolved_within(abilities: Abilities | None, within_ms: int) -> bool:
-    """Return whether a doubt there usually ends by itself within this time."""
-    if abilities is None:
-        return False
-    lag_ms = abilities.look_up_lag_ms
-    return abilities.idempotency is not None or (lag_ms is not None and lag_ms <= within_ms)
-
-
 def decide(
     doubt: Doubt, abilities: Abilities | None, moment: Moment, patience: Patience
 ) -> Question:
@@ -142,7 +104,7 @@ def decide(
     can_replay = replay_end_ms is not None and moment.boot_ms < replay_end_ms
     is_settled = elapsed_ms >= patience.settling_ms
     no_from_ms = None if lag_ms is None else lag_ms + patience.settling_ms
-    look_up_end_ms = _find_look_up_end(abilities, patience)
+    look_up_end_ms = find_look_up_end(abilities, patience)
     can_look_up = look_up_end_ms is not None and age_ms <= look_up_end_ms
     way: Way | None = None
     if can_replay and (is_settled or is_last):
@@ -212,17 +174,6 @@ def _find_since_ms(doubt: Doubt, moment: Moment, patience: Patience, age_ms: int
     return min(doubt.since_ms, moment.now_ms - max(age_ms, 0)) - skew_ms
 
 
-def _find_look_up_end(abilities: Abilities, patience: Patience) -> int | None:
-    """Return to what age of an attempt it is looked up; None: never."""
-    if abilities.look_up_lag_ms is None:
-        return None
-    window_ms = abilities.idempotency.window_ms if abilities.idempotency else 0
-    end_ms = window_ms + abilities.look_up_lag_ms + patience.settling_ms + patience.asking_ms
-    if abilities.look_up_kept_ms is None:
-        return end_ms
-    return min(end_ms, round(abilities.look_up_kept_ms * (1 - patience.margin)))
-
-
 def _find_objection(
     doubt: Doubt, abilities: Abilities, moment: Moment, patience: Patience
 ) -> str:
@@ -236,7 +187,7 @@ def _find_objection(
     no_from_ms = abilities.look_up_lag_ms + patience.settling_ms
     if _find_elapsed_ms(doubt, moment) < no_from_ms:
         return "it may take so long to show"
-    if _find_age_ms(doubt, moment) > (_find_look_up_end(abilities, patience) or 0):
+    if _find_age_ms(doubt, moment) > (find_look_up_end(abilities, patience) or 0):
         return "it is not kept for so long"
     return ""
 

@@ -497,6 +497,8 @@ class Unknown:
         asks: whom; empty with an `ask_at_ms`: everybody, since the store was restored.
         asked_ms: when it was asked last.
         answer: what it said then, or why it was not asked.
+        started_ms: when the attempt began; None: a restored store does not know.
+        replayed: how often its request was repeated.
     """
 
     message_id: int
@@ -517,6 +519,8 @@ class Unknown:
     asks: str = ""
     asked_ms: int | None = None
     answer: str = ""
+    started_ms: int | None = None
+    replayed: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -883,9 +887,14 @@ class Store(Protocol):
         ...
 
     async def list_unknown(
-        self, *, now_ms: int, service: str | None = None, limit: int = 200
+        self,
+        *,
+        now_ms: int,
+        service: str | None = None,
+        message_id: int | None = None,
+        limit: int = 200,
     ) -> list[Unknown]:
-        """Return recipients in doubt, oldest first."""
+        """Return recipients in doubt, oldest first; of one message, or of all."""
         ...
 
     async def queue_stats(self, *, now_ms: int) -> QueueStats:

@@ -307,9 +307,12 @@ def _event_fits(row: Any, filter_: EventFilter) -> bool:
     )
 
 
-def list_unknown(tx: Tx, service: str | None, limit: int, now_ms: int) -> list[Unknown]:
+def list_unknown(
+    tx: Tx, service: str | None, message_id: int | None, limit: int, now_ms: int
+) -> list[Unknown]:
     """Return recipients in doubt, oldest first."""
-    rows: Any = tx.all(sql.UNKNOWN, {"service": service, "limit": limit})
+    wanted = {"service": service, "message_id": message_id, "limit": limit}
+    rows: Any = tx.all(sql.UNKNOWN, wanted)
     return [
         Unknown(
             message_id=row[0],
@@ -330,6 +333,8 @@ def list_unknown(tx: Tx, service: str | None, limit: int, now_ms: int) -> list[U
             asks=row[14] or "",
             asked_ms=row[15],
             answer=row[16],
+            started_ms=row[17],
+            replayed=row[18],
         )
         for row in rows
     ]

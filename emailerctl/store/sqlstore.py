@@ -528,11 +528,16 @@ class SqlStore:
         return await self.driver.read(work)
 
     async def list_unknown(
-        self, *, now_ms: int, service: str | None = None, limit: int = 200
+        self,
+        *,
+        now_ms: int,
+        service: str | None = None,
+        message_id: int | None = None,
+        limit: int = 200,
     ) -> list[Unknown]:
-        """Return recipients in doubt, oldest first."""
+        """Return recipients in doubt, oldest first; of one message, or of all."""
         return await self.driver.read(
-            lambda tx: reading.list_unknown(tx, service, limit, now_ms)
+            lambda tx: reading.list_unknown(tx, service, message_id, limit, now_ms)
         )
 
     async def queue_stats(self, *, now_ms: int) -> QueueStats:

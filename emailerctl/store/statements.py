@@ -681,13 +681,15 @@ FIRST_SEQ_SINCE = (
 UNKNOWN = """
     SELECT r.message_id, r.n, r.address, m.service, m.subject, r.provider, r.attempt,
            r.changed_at, a.open_until_at, m.on_unknown, t.at, m.expires_at, k.at,
-           coalesce(a.asked, 0), k.next_hop, r.asked_at, r.answer
+           coalesce(a.asked, 0), k.next_hop, r.asked_at, r.answer, a.started_at,
+           coalesce(a.replayed, 0)
       FROM recipients r
       JOIN messages m ON m.id = r.message_id
       LEFT JOIN attempts a ON a.message_id = r.message_id AND a.n = r.attempt
       LEFT JOIN timers t ON t.message_id = r.message_id AND t.n = r.n AND t.what = 'resend'
       LEFT JOIN timers k ON k.message_id = r.message_id AND k.n = r.n AND k.what = 'ask'
      WHERE r.state = 'unknown' AND (:service IS NULL OR m.service = :service)
+       AND (:message_id IS NULL OR r.message_id = :message_id)
      ORDER BY r.message_id, r.n LIMIT :limit
 """
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from emailerctl.store.base import Answered
+from emailerctl.wiring import App
 from tests.cli.world import Kind, World, strip_styles
 
 # The shapes of product.md §3.2 and §3.3.
@@ -208,10 +210,47 @@ def test_an_unknown_is_shown_with_what_can_be_done(world: World) -> None:
     assert (listed["id"], listed["recipient"], listed["on_unknown"]) == (
         public, "ann@example.org", "ask",
     )  # fmt: skip
-    assert f"emailerctl unknown resend {public}" in world.ok("unknown", "show", public).out
+    assert (listed["asks"], listed["ask_at"], listed["answer"]) == ([], None, None)
+    shown = world.ok("unknown", "show", public).out
+    assert f"emailerctl unknown resend {public}" in shown
+    assert "nobody can be asked" in shown
     refused = world.run("retry", public)
     assert refused.code == 65
     assert f"emailerctl unknown resend {public}" in refused.err
+
+
+def test_a_doubt_tells_what_was_answered_and_who_is_asked_next(world: World) -> None:
+    """Of whom, how, when, and when it is given up."""
+    public = world.submit(on_unknown="ask")
+    world.attempt(public, Kind.UNKNOWN, asked="mg")
+    settings = '[providers.mg]\nkind = "mailgun"\napi_key = "k"\ndomain = "mg.example.org"\n'
+    world.file.write_text(world.file.read_text() + settings)
+    world.work(_answer)
+
+    [listed] = world.ok("unknown", "list", "-o", "json").json["data"]
+    shown = world.ok("unknown", "show", public).out
+    [doubt] = world.ok("unknown", "show", public, "-o", "json").json["doubts"]
+
+    assert doubt == listed
+    assert (listed["asks"], listed["ask_by"], listed["asked"]) == (["mg"], ["look-up"], 1)
+    assert listed["answer"] == "no event names it"
+    assert listed["asked_at"] < listed["ask_at"] < listed["asks_until"]
+    for words in (
+        "no event names it",
+        f"asked next: mg by look-up, {listed['ask_at']} (in 2h)",
+        f"given up {listed['asks_until']} (in 12h)",
+        "else it waits for a report, or for you",
+    ):
+        assert words in shown
+    assert "no event names it" in world.ok("unknown", "list").out
+
+
+async def _answer(app: App) -> None:
+    """Be a consumer that asks mg, and learns nothing."""
+    now_ms = app.clock.now_ms()
+    [doubt] = await app.store.take_doubts("mg", now_ms=now_ms, until_ms=now_ms, limit=1)
+    answers = {1: Answered("look-up", "no event names it")}
+    await app.store.conclude(doubt, {}, answers, next_ms=now_ms + 7_300_000, now_ms=now_ms)
 
 
 def test_a_doubt_is_not_ended_lightly(world: World) -> None:

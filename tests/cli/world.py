@@ -153,12 +153,15 @@ class World:
 
         return self.work(task)
 
-    def attempt(self, public: str, kind: Kind, reply: str = "") -> None:
-        """Let a consumer attempt a message, the next hop answering *kind* to the last byte."""
-        self.work(lambda app: _attempt(app, public, kind, reply))
+    def attempt(self, public: str, kind: Kind, reply: str = "", *, asked: str = "") -> None:
+        """Let a consumer attempt a message, the next hop answering *kind* to the last byte.
+
+        *asked*: it is that one, and it can be asked what became of it.
+        """
+        self.work(lambda app: _attempt(app, public, kind, reply, asked))
 
 
-async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
+async def _attempt(app: App, public: str, kind: Kind, reply: str, asked: str) -> None:
     now_ms, boot_ms = app.clock.now_ms(), app.clock.boot_ms()
     consumer_id = build_lease_token(app.rng)
     await app.store.register(
@@ -178,7 +181,12 @@ async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
     [claim] = await app.store.claim([message_id], consumer_id=consumer_id, now_ms=now_ms)
     everyone = frozenset(recipient.n for recipient in claim.recipients)
     assert await app.store.mark(
-        claim, everyone, provider="relay", now_ms=now_ms, boot_ms=boot_ms, final_reply_ms=1
+        claim,
+        everyone,
+        provider=asked or "relay",
+        now_ms=now_ms,
+        boot_ms=boot_ms,
+        final_reply_ms=1,
     )
     cause = {
         Kind.ACCEPTED: Cause.HANDED_OVER,
@@ -190,7 +198,8 @@ async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
     settlement = Settlement(cause=cause, outcome=outcome)
     result = AttemptResult(
         settlements=dict.fromkeys(everyone, settlement),
-        provider="relay",
+        provider=asked or "relay",
+        can_ask=bool(asked),
         phase=Phase.ANSWER,
         started_ms=now_ms,
         marked=everyone,

@@ -9,7 +9,7 @@ from typing import cast
 
 from daemons.consumer.main import consume
 from daemons.run import run_daemon, setup_log
-from emailerctl.core.unknown import Patience
+from emailerctl.core.outlook import Patience
 from emailerctl.providers import registry
 from emailerctl.settings import load
 from emailerctl.store.sqlstore import SqlStore

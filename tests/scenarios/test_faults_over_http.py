@@ -119,6 +119,7 @@ async def run(create: Create, server: ProviderServer) -> None:
     assert len(views) == MESSAGES, "a message is lost, or one was stored twice"
     truth = Counter(copy["recipient"] for copy in server.journal())
     for to, _provider in planned:
-        is_refused = "-refuse+" in to
-        assert truth[to] == (0 if is_refused else 1), f"{to}: {views[to]}"
-        assert views[to].state is (State.FAILED if is_refused else State.SENT), f"{views[to]}"
+        state, copies = views[to].state, truth[to]
+        # What the first of the chain would refuse may have gone to the second: it was shut.
+        assert state is State.SENT or (state is State.FAILED and "-refuse+" in to), views[to]
+        assert copies == (state is State.SENT), f"{copies} copies of {views[to]}"

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from emailerctl.core.deliver import Hop
+from emailerctl.core.outlook import Patience
 from emailerctl.core.standing import Standing
-from emailerctl.core.unknown import Patience, Resolver
+from emailerctl.core.unknown import Resolver
 from emailerctl.models.lifecycle import Cause, State
 from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.providers.base import Abilities, Finding, Idempotency, LookUp

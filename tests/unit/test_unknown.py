@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
+from emailerctl.core.outlook import Patience, Way
 from emailerctl.core.unknown import (
     Moment,
-    Patience,
-    Way,
     decide,
     decide_restored,
     read_findings,
