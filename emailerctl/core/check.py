@@ -80,7 +80,10 @@ def describe_doubt(abilities: Abilities | None) -> str:
         window = _say(abilities.idempotency.window_ms)
         ways.append(f"is repeated with its key, which is known for {window}")
     if abilities is not None and abilities.look_up_lag_ms is not None:
-        ways.append(f'is looked up, where a "no" counts after {_say(abilities.look_up_lag_ms)}')
+        counts = f"after {_say(abilities.look_up_lag_ms)}"
+        if abilities.look_up_kept_ms is not None:
+            counts += f", and not after {_say(abilities.look_up_kept_ms)}"
+        ways.append(f'is looked up, where a "no" counts {counts}')
     waits_for = "a report, an operator" if abilities else "an operator"
     ways.append(f"waits for {waits_for}, or for the policy resend")
     return f"an attempt without an answer {'; '.join(ways)}"

@@ -37,17 +37,12 @@ _PRE_MARK_MS = (
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A next hop ready for use, and what delivery must know of it.
-
-    Attributes:
-        is_doubtful: it can neither be looked up nor replayed: an unknown waits for an operator.
-    """
+    """A next hop ready for use, and what delivery must know of it."""
 
     provider: Provider
     final_reply_ms: int
     deadline_ms: int
     concurrency: int
-    is_doubtful: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +68,6 @@ def _build_smtp(name: str, settings: SmtpSettings, concurrency: int, clock: Cloc
         final_reply_ms=to_ms(settings.final_reply),
         deadline_ms=_PRE_MARK_MS,
         concurrency=connections,
-        is_doubtful=True,
     )
 
 
@@ -83,7 +77,6 @@ def _build_sandbox(name: str, _settings: SandboxSettings, concurrency: int, _: C
         final_reply_ms=to_ms(timedelta(seconds=1)),
         deadline_ms=_PRE_MARK_MS,
         concurrency=concurrency,
-        is_doubtful=False,
     )
 
 
@@ -102,7 +95,6 @@ def _over_http(
             final_reply_ms=to_ms(table.final_reply),
             deadline_ms=to_ms(table.send_timeout),
             concurrency=connections,
-            is_doubtful=abilities.look_up_lag_ms is None and abilities.idempotency is None,
         )
 
     return Kind(settings, build, reports, adapter.abilities)

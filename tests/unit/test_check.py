@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from emailerctl.core.check import CURES, check_hop, describe, describe_doubt
-from emailerctl.providers.base import Abilities, CheckResult
+from emailerctl.providers.base import Abilities, CheckResult, Idempotency
 from emailerctl.store.base import Breaker, BreakerState, HopState, NextHop
 from tests.scripted import ScriptedProvider
 
@@ -108,9 +108,17 @@ async def test_a_next_hop_that_is_shut_is_bad() -> None:
 
 
 def test_how_doubt_ends() -> None:
-    """As this version does: what reports may be told of it, SMTP is not."""
+    """What reports may be told of it, and can be asked; SMTP is neither."""
+    hour = 3_600_000
     assert describe_doubt(None).startswith("an attempt without an answer waits for an operator")
     assert "waits for a report, an operator" in describe_doubt(Abilities())
+    key = Idempotency(field="key", window_ms=24 * hour)
+    both = Abilities(idempotency=key, look_up_lag_ms=hour, look_up_kept_ms=72 * hour)
+    assert describe_doubt(both) == (
+        "an attempt without an answer is repeated with its key, which is known for 1d; "
+        'is looked up, where a "no" counts after 1h, and not after 3d; '
+        "waits for a report, an operator, or for the policy resend"
+    )
 
 
 def test_what_fits_through() -> None:
