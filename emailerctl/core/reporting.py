@@ -18,7 +18,7 @@ from emailerctl.models.event import (
 )
 from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.lifecycle import Cause
-from emailerctl.models.text import shorten
+from emailerctl.models.text import bound, shorten
 from emailerctl.providers.base import (
     AsksBack,
     HasSecretPath,
@@ -199,25 +199,20 @@ def translate(report: Report) -> NewReport:
             suppresses = _LISTED.get(report.reject_reason, suppresses)
     data = {"reject_reason": report.reject_reason} if report.reject_reason else {}
     return NewReport(
-        event_id=_bound(report.event_id or _identify(report), _ID),
+        event_id=bound(report.event_id or _identify(report), _ID),
         kind=report.kind,
         at_ms=report.at_ms if 0 <= report.at_ms <= _LATEST_MS else 0,
-        recipient=_bound(report.recipient, _ID),
+        recipient=bound(report.recipient, _ID),
         message_id=parse_public(MESSAGE, report.public_id) if report.public_id else None,
         n=report.n,
         attempt=report.attempt,
-        provider_message_id=_bound(report.provider_message_id, _ID),
+        provider_message_id=bound(report.provider_message_id, _ID),
         cause=meaning.cause,
         event=meaning.event,
         suppresses=suppresses,
-        reply=_bound(report.reply, _REPLY),
+        reply=bound(report.reply, _REPLY),
         data=data,
     )
-
-
-def _bound(text: str, most: int) -> str:
-    """Return text that every store can hold: no endless one, no NUL, no half of a pair."""
-    return text[:most].replace("\0", "").encode(errors="replace").decode()
 
 
 def _identify(report: Report) -> str:

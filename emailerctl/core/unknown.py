@@ -25,6 +25,7 @@ from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause
 from emailerctl.models.outcome import Kind
+from emailerctl.models.text import bound
 from emailerctl.providers.base import (
     Abilities,
     CanLookUp,
@@ -263,16 +264,17 @@ def read_findings(
             answers[recipient.n] = Answered(Way.LOOK_UP, "no answer that says anything")
             continue
         if not finding.is_there and objection:
-            text = f"{finding.detail or 'not there'}; that does not count: {objection}"
-            answers[recipient.n] = Answered(Way.LOOK_UP, text[:_ANSWER])
+            said = bound(finding.detail, _ANSWER) or "not there"
+            text = f"{said}; that does not count: {objection}"
+            answers[recipient.n] = Answered(Way.LOOK_UP, text)
             continue
         attempt = finding.attempt or doubt.attempt
         is_ours = doubt.is_restored or attempt <= doubt.attempt
         conclusions[recipient.n] = Conclusion(
             cause=Cause.RESOLVED_SENT if finding.is_there else Cause.RESOLVED_NOT_SENT,
             attempt=max(attempt, 1) if is_ours else doubt.attempt,
-            evidence={"by": Way.LOOK_UP, "detail": finding.detail},
-            provider_message_id=finding.provider_message_id,
+            evidence={"by": Way.LOOK_UP, "detail": bound(finding.detail, _ANSWER)},
+            provider_message_id=bound(finding.provider_message_id, _ANSWER),
             provider=provider,
         )
     return Learnt(conclusions, answers)
@@ -289,8 +291,8 @@ def read_replay(doubt: Doubt, sending: Sending) -> Learnt:
         if outcome is None:
             continue
         if outcome.kind is not Kind.ACCEPTED:
-            said = outcome.reply or "no answer"
-            text = f"{said[:_ANSWER]}; that says nothing of the first request"
+            said = bound(outcome.reply, _ANSWER) or "no answer"
+            text = f"{said}; that says nothing of the first request"
             answers[recipient.n] = Answered(Way.REPLAY, text)
             continue
         conclusions[recipient.n] = Conclusion(
@@ -450,7 +452,7 @@ class Resolver:
             for n, answer in learnt.answers.items():
                 said[n].append(f"{name}: {answer.text.partition(';')[0]}")
         answers = {
-            n: Answered(Way.LOOK_UP, "; ".join([*texts, question.objection])[: 2 * _ANSWER])
+            n: Answered(Way.LOOK_UP, "; ".join([*texts, question.objection]))
             for n, texts in said.items()
             if n not in conclusions
         }

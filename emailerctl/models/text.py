@@ -70,6 +70,11 @@ def parse_line(value: object) -> str:
     return line
 
 
+def bound(text: str, most: int) -> str:
+    """Return text that every store can hold: no endless one, no NUL, no half of a pair."""
+    return text[:most].replace("\0", "").encode(errors="replace").decode()
+
+
 def find_unencodable(text: str) -> str:
     """Say which character keeps *text* out of a body; an empty string if none does."""
     if "\0" in text:

@@ -89,7 +89,6 @@ def _over_http(
 
     def build(name: str, table: HttpSettings, concurrency: int, clock: Clock) -> Built:
         connections = table.connections or concurrency
-        abilities = adapter.abilities
         return Built(
             provider=adapter(name, table, connections=connections, clock=clock),
             final_reply_ms=to_ms(table.final_reply),

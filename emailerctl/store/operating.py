@@ -39,6 +39,7 @@ _CAUSES = {
 _QUEUING = frozenset({Cause.RELEASED, Cause.RETRIED, Cause.RESOLVED_NOT_SENT, Cause.RESENT})
 _ENDING_DOUBT = frozenset({Cause.RESOLVED_NOT_SENT, Cause.RESENT})
 
+_OVERDUE_MS = 30_000  # a question that nobody has asked by then stops no policy
 _TIMERS_AT_ONCE = 500
 
 
@@ -222,7 +223,12 @@ def _to_names(hops: Sequence[str]) -> str:
 
 def _find_timers(tx: Tx, now_ms: int, limit: int, *, may_expire: bool) -> Any:
     """Return what fell due; after a jump of the clock nothing expires for a while (F-CL-01)."""
-    params = {"now": now_ms, "limit": limit, "may_expire": int(may_expire)}
+    params = {
+        "now": now_ms,
+        "limit": limit,
+        "may_expire": int(may_expire),
+        "overdue": now_ms - _OVERDUE_MS,
+    }
     return tx.all(sql.DUE_TIMERS, params)
 
 

@@ -263,13 +263,14 @@ END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
 
 END_TIMERS_OF = "DELETE FROM timers WHERE what = :what"
 
-# Nothing is sent again before the next hop was asked, where it can be.
+# Nothing is sent again before the next hop was asked, where it can be and somebody does.
 DUE_TIMERS = """
     SELECT t.message_id, t.n, t.what FROM timers t
      WHERE t.at <= :now AND t.what <> 'ask' AND (:may_expire = 1 OR t.what <> 'expire')
        AND (t.what <> 'resend'
             OR NOT EXISTS (SELECT 1 FROM timers a
-                            WHERE a.message_id = t.message_id AND a.n = t.n AND a.what = 'ask'))
+                            WHERE a.message_id = t.message_id AND a.n = t.n AND a.what = 'ask'
+                              AND a.at > :overdue))
      ORDER BY t.at LIMIT :limit
 """
 

@@ -1,7 +1,8 @@
 """Doubts are asked about: side by side, told to the operator, and never for a second copy."""
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,11 +11,11 @@ from emailerctl.core.deliver import Hop
 from emailerctl.core.outlook import Patience
 from emailerctl.core.standing import Standing
 from emailerctl.core.unknown import Resolver
-from emailerctl.models.lifecycle import Cause, State
+from emailerctl.models.lifecycle import Cause, OnUnknown, State
 from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.providers.base import Abilities, Finding, Idempotency, LookUp
 from emailerctl.store.base import Consumer, HopState, NextHop, Unknown
-from tests.desk import BOOT, FINAL_REPLY_MS, LEASE_MS, Desk, until
+from tests.desk import BOOT, FINAL_REPLY_MS, LEASE_MS, Desk
 from tests.scripted import ScriptedProvider
 
 MINUTE, HOUR = 60_000, 3_600_000
@@ -25,6 +26,7 @@ KEYED = Abilities(idempotency=Idempotency(field="key", window_ms=24 * HOUR))
 BOTH = Abilities(
     idempotency=Idempotency(field="key", window_ms=15 * MINUTE), look_up_lag_ms=24 * HOUR
 )
+ASKS = "SELECT 1 FROM timers WHERE what = 'ask' AND message_id = ?"
 NOT_THERE = Finding(is_there=False, detail="no event names it")
 THERE = Finding(is_there=True, detail="event accepted", provider_message_id="mg-1")
 KNOWN_KEY = Outcome(kind=Kind.UNKNOWN, party=Party.NEXT_HOP, code=400, reply="400 duplicate")
@@ -102,6 +104,14 @@ class Bureau:
         await self.resolver.settle()
         assert await self.desk.audit() == []
 
+    async def resolve_until(self, condition: Callable[[], object]) -> None:
+        """Ask as a consumer does, again and again, until *condition* holds."""
+        give_up = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < give_up, "it did not happen in time"
+            await self.resolver.resolve()
+            await asyncio.sleep(0.001)
+
     async def find(self, message_id: int) -> Unknown:
         now_ms = self.desk.clock.now_ms()
         found = await self.desk.store.list_unknown(now_ms=now_ms, service=None, limit=10)
@@ -133,7 +143,9 @@ async def test_a_next_hop_that_hangs_delays_no_other(create: Any, desk: Desk) ->
 
     await bureau.resolver.resolve()
 
-    await until(lambda: desk.rows("SELECT 1 FROM recipients WHERE state = 'sent'"))
+    await bureau.resolve_until(
+        lambda: desk.rows("SELECT 1 FROM recipients WHERE state = 'sent'")
+    )
     assert await desk.state(message_id) is State.SENT
     assert len(bureau.hops["slow"].questions) == 4  # nor does it take all connections
     assert {await desk.state(one) for one in stuck} == {State.UNKNOWN}
@@ -254,6 +266,36 @@ async def test_a_known_key_that_says_no_more_ends_by_look_up(create: Any, desk: 
     await bureau.resolve()
 
     assert await desk.state(message_id) is State.QUEUED
+
+
+async def test_policy_sends_again_after_a_last_question_or_when_nobody_asks(
+    create: Any, desk: Desk
+) -> None:
+    """delivery.md §4.5: first asked, then sent again; one that hangs does not stop it."""
+    bureau = await create(mg=SEEN, slow=SEEN)
+    bureau.hops["slow"].hangs = True
+    asked = await bureau.bring_doubt("mg", on_unknown=OnUnknown.RESEND)
+    queue = [await bureau.bring_doubt("slow", on_unknown=OnUnknown.RESEND) for _ in range(5)]
+    resend_ms = desk.clock.now_ms() + 20_000
+    desk.change("UPDATE timers SET at = ? WHERE what = 'resend'", resend_ms)
+    await bureau.resolver.resolve()
+    await bureau.resolver._asking["mg"]
+    await bureau.resolve_until(lambda: len(bureau.hops["slow"].questions) == 4)
+    desk.clock.advance(s=20)
+
+    await desk.sweep()
+    before = await desk.state(asked)
+    await bureau.resolve_until(lambda: not desk.rows(ASKS, asked))
+    await desk.sweep()
+
+    assert (before, await desk.state(asked)) == (State.UNKNOWN, State.QUEUED)
+    assert len(bureau.hops["mg"].questions) == 2
+    assert {await desk.state(one) for one in queue} == {State.UNKNOWN}
+    desk.clock.advance(s=10)  # four are being asked, one has waited for its turn for long
+    await desk.sweep()
+    assert (
+        sorted([await desk.state(one) for one in queue]) == [State.QUEUED] + [State.UNKNOWN] * 4
+    )
 
 
 async def restore(desk: Desk) -> None:
