@@ -73,7 +73,7 @@ BREACHES = {
         State.SENDING,
         [
             "INSERT INTO recipients SELECT message_id, 2, kind, address, state, reason, 2,"
-            " provider, reply, changed_at FROM recipients",
+            " provider, reply, changed_at, asked_at, answer FROM recipients",
             EVENT.format(
                 type="recipient.marked", from_="'queued'", to="'sending'", attempt="2"
             ).replace("id, 1,", "id, 2,"),

@@ -21,7 +21,7 @@ from tests.scenarios.test_unknown_resolves_itself import create_chain
 
 _log = logging.getLogger(__name__)
 
-MESSAGES = int(os.environ.get("FAULTS_MESSAGES", "250"))
+MESSAGES = int(os.environ.get("FAULTS_MESSAGES", "150"))
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 SHARE = 0.1
 SUBMITTED_AT_ONCE = 50

@@ -4,7 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
+from emailerctl.store.base import Verb
+from tests.providers_server.dialects import DIALECTS
+from tests.providers_server.fixture import ProviderServer
+from tests.providers_server.fixture import providers as providers  # a fixture
 from tests.scenarios.world import World, create_world
 from tests.smtpd.fixture import SmtpServer
 
@@ -41,3 +46,41 @@ async def test_nothing_is_sent_again(tmp_path: Path, relay: SmtpServer) -> None:
         copies = [world.copies(view.recipients[0].address) for view in views]
         assert copies == [1] * len(copies)
         await world.check()
+
+
+async def test_what_was_sent_since_is_found_where_it_went(
+    tmp_path: Path, relay: SmtpServer, providers: ProviderServer
+) -> None:
+    """What was queued in the backup and has gone out since; what has not stays in doubt."""
+    saved = tmp_path / "saved.db"
+    mailgun = {"kind": "mailgun", "base_url": providers.url("mailgun")}
+    overrides: dict[str, object] = {
+        "providers.mg": {**mailgun, **DIALECTS["mailgun"].settings},
+        "routing.default": ["mg"],
+    }
+    to = "ok+restored@sink.example.org"
+    async with create_world(tmp_path / "world", {"relay": relay}, overrides) as world:
+        sent = await world.submit(to)
+        held = await world.submit("ok+held@sink.example.org")
+        await world.order(Verb.HOLD, held)
+        await world.cli("store", "backup", str(saved))
+        consumer = await world.start_consumer()
+        await world.until(sent, State.SENT)
+        consumer.end()
+
+    restore(world, saved)
+
+    async with create_world(tmp_path / "world", {"relay": relay}, overrides) as world:
+        before = (await world.load(sent)).state
+        await world.start_consumer()
+        event = await world.until_cause(sent, "resolved_sent")
+        asked = await world.until_cause(held, "asked")
+
+        assert (before, (await world.load(sent)).state) == (State.UNKNOWN, State.SENT)
+        assert (event.provider, event.data["by"]) == ("mg", "look-up")
+        assert "the store was restored" in str(asked.data["answer"])
+        assert (await world.load(held)).state is State.UNKNOWN
+        assert (providers.copies(to), providers.copies("ok+held@sink.example.org")) == (1, 0)
+        assert "the store was restored" in await world.cli(
+            "unknown", "show", to_public(MESSAGE, held)
+        )
