@@ -29,9 +29,9 @@ def find_takers(providers: ProviderServer, to: str) -> list[str]:
     return [copy["dialect"] for copy in providers.journal() if copy["recipient"] == to]
 
 
-async def create_pair(create: Create, providers: ProviderServer) -> World:
+async def create_pair(create: Create, providers: ProviderServer, final_reply: str) -> World:
     """Two providers, of which the first fails more than its breaker would bear."""
-    world = await create_chain(create, providers, FIRST, SECOND)
+    world = await create_chain(create, providers, FIRST, SECOND, final_reply=final_reply)
     world.configure(providers__mailgun__breaker_failures=1000, retry__schedule=["1h"])
     return world
 
@@ -40,7 +40,7 @@ async def test_the_second_takes_what_the_first_definitely_has_not(
     create: Create, providers: ProviderServer
 ) -> None:
     """At once, without a wait, and nothing travels along with a redirect (F-PR-07, F-PR-09)."""
-    world = await create_pair(create, providers)
+    world = await create_pair(create, providers, "10s")
     messages = {wish: await world.submit(name(wish)) for wish in DEFINITE}
     await world.start_consumer()
 
@@ -58,7 +58,7 @@ async def test_the_second_is_never_asked_about_a_doubt(
     create: Create, providers: ProviderServer
 ) -> None:
     """F-PR-02, F-PR-08: two providers share no identity; a look-up decides, or nobody."""
-    world = await create_pair(create, providers)
+    world = await create_pair(create, providers, "1s")
     messages = {wish: await world.submit(name(wish)) for wish in DOUBTFUL}
     await world.start_consumer()
 

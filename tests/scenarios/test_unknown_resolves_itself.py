@@ -25,14 +25,16 @@ def lagging(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProviderServer
     server.stop()
 
 
-async def create_chain(create: Create, server: ProviderServer, *kinds: str) -> World:
+async def create_chain(
+    create: Create, server: ProviderServer, *kinds: str, final_reply: str = "1s"
+) -> World:
     """A chain of providers and then the relay, which takes everything."""
     settings: dict[str, Any] = {"routing__default": [*kinds, "relay"]}
     for kind in kinds:
         table: dict[str, Any] = {
             "kind": kind,
             "base_url": server.url(kind),
-            "final_reply": "500ms",
+            "final_reply": final_reply,
             **DIALECTS[kind].settings,
         }
         settings |= {f"providers__{kind}__{name}": value for name, value in table.items()}
@@ -112,7 +114,7 @@ async def test_a_known_key_says_nothing_more_and_the_look_up_ends_it(
     create: Create, lagging: ProviderServer
 ) -> None:
     """Brevo answers the repetition with `duplicate_parameter`; its events show it later."""
-    world = await create_chain(create, lagging, "brevo")
+    world = await create_chain(create, lagging, "brevo", final_reply="2s")
     to = "silent-after+duplicate@sink.example.org"
     message_id = await world.submit(to)
     await world.start_consumer(settling_ms=SETTLING_MS)
@@ -147,5 +149,7 @@ async def test_a_no_before_the_lag_is_none_and_after_it_queues_again(
             (kind, outcome) for outcome in outcomes
         ]
         causes = await world.causes(message_id)
-        assert causes[:4] == ["accepted", "marked", "unanswered", "asked"]
-        assert causes[4] == ("resolved_sent" if is_taken else "resolved_not_sent")
+        assert "asked" in causes
+        told = [cause for cause in causes if cause != "asked"]
+        end = "resolved_sent" if is_taken else "resolved_not_sent"
+        assert told[:4] == ["accepted", "marked", "unanswered", end]
