@@ -592,6 +592,35 @@ async def test_a_look_up_tells_who_has_it(providers: ProviderServer, kind: str) 
     assert nothing == {}
 
 
+# A full page of everybody's: somebody else's events, as where the question was ignored.
+FULL_PAGE = json.dumps(
+    {
+        "items": [{}] * 300,
+        "Messages": [{}] * 500,
+        "Data": [{}] * 1000,
+        "events": [{}] * 2500,
+        "results": [{}] * 10_000,
+    }
+).encode()
+
+
+async def test_a_look_up_that_may_not_show_all_says_nothing(kind: str) -> None:
+    """Ours could be on the next page: a "no" would lead to a second copy."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(FULL_PAGE)}\r\nConnection: close\r\n"
+        writer.write(head.encode() + b"\r\n" + FULL_PAGE)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, opened(kind, f"http://127.0.0.1:{port}") as hop:
+        if isinstance(hop, CanLookUp):
+            assert await hop.look_up(build_look_up(build_message("ok"))) == {}
+
+
 def find_key(hop: Any, outgoing: Outgoing) -> str:
     """Return the key of an attempt's request: a header, or a field of the body (`a.b`)."""
     request = hop.build(outgoing)

@@ -1,5 +1,7 @@
 """A chain of two providers: the second is asked only if the first has not taken the message."""
 
+import socket
+
 from emailerctl.models.lifecycle import State
 from tests.providers_server.fixture import ProviderServer
 from tests.providers_server.fixture import providers as providers  # a fixture
@@ -52,6 +54,28 @@ async def test_the_second_takes_what_the_first_definitely_has_not(
         ], wish
         assert find_takers(providers, name(wish)) == [SECOND], wish
     assert providers.stolen() == []
+
+
+async def test_the_next_takes_it_where_nobody_listens(
+    create: Create, providers: ProviderServer
+) -> None:
+    """The first provider is down: at once, and its breaker is nobody else's."""
+    world = await create_chain(create, providers, FIRST, SECOND)
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        world.configure(
+            providers__mailgun__base_url=f"http://127.0.0.1:{mute.getsockname()[1]}",
+            retry__schedule=["1h"],
+        )
+        messages = {world.address(): 0 for _ in range(8)}
+        for to in messages:
+            messages[to] = await world.submit(to.replace("example.org", "sink.example.org"))
+        await world.start_consumer()
+
+        for message_id in messages.values():
+            view = await world.until(message_id, State.SENT)
+            assert view.attempts[-1].provider == SECOND
+            assert {a.outcome for a in view.attempts[:-1]} <= {"transient"}
 
 
 async def test_the_second_is_never_asked_about_a_doubt(
