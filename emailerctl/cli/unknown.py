@@ -49,38 +49,32 @@ def list_(ctx: Context, service: options.Service = None) -> None:
     found, abilities, now_ms = session.run(ctx, work)
 
     def row(one: Unknown) -> list[Cell]:
+        next_, at_ms = _find_next(one)
         return [
             to_public(MESSAGE, one.message_id),
             one.address,
             Moment(one.since_ms, now_ms),
             one.provider,
-            one.attempt,
-            one.on_unknown,
-            Moment(one.open_until_ms, now_ms),
-            Moment(one.resend_at_ms, now_ms),
-            Moment(one.ask_at_ms, now_ms),
+            next_,
+            Moment(at_ms, now_ms),
             one.answer,
             one.subject,
         ]
 
-    columns = (
-        "id",
-        "recipient",
-        "since",
-        "provider",
-        "attempt",
-        "policy",
-        "answer until",
-        "resent",
-        "asked next",
-        "last answer",
-        "subject",
-    )
+    columns = ("id", "recipient", "since", "provider", "next", "when", "last answer", "subject")
 
     def shape(one: Unknown) -> shapes.Shape:
         return shapes.unknown_shape(one, foresee(one, abilities))
 
     output.listing("In doubt", columns, found, shape=shape, row=row)
+
+
+def _find_next(doubt: Unknown) -> tuple[str, int | None]:
+    """Say what happens next to a recipient in doubt, and when."""
+    ask_ms, resend_ms = doubt.ask_at_ms, doubt.resend_at_ms
+    if ask_ms is not None and (resend_ms is None or ask_ms <= resend_ms):
+        return "asked", ask_ms
+    return ("waits for you", None) if resend_ms is None else ("sent again", resend_ms)
 
 
 @app.command()

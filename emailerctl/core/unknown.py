@@ -50,12 +50,14 @@ class Moment:
 
     Attributes:
         account: whose account the next hop would be asked with.
+        may_expire: the wall clock is believed (F-CL-01).
     """
 
     now_ms: int
     boot_ms: int
     boot_id: str
     account: str
+    may_expire: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,7 +199,7 @@ def _explain_silence(
     doubt: Doubt, abilities: Abilities, moment: Moment, *, can_wait: bool
 ) -> str:
     is_whole = {r.n for r in doubt.carried} == {r.n for r in doubt.recipients}
-    is_expired = doubt.expires_ms is not None and doubt.expires_ms <= moment.now_ms
+    is_expired = _is_expired(doubt, moment)
     has_key = abilities.idempotency is not None and doubt.marked_boot_ms is not None
     reasons = (
         (can_wait, "its request may still be under way"),
@@ -217,6 +219,11 @@ def _explain_silence(
     return next(found, "its key may be forgotten there")
 
 
+def _is_expired(doubt: Doubt, moment: Moment) -> bool:
+    is_past = doubt.expires_ms is not None and doubt.expires_ms <= moment.now_ms
+    return is_past and moment.may_expire
+
+
 def _find_replay_end(
     doubt: Doubt, abilities: Abilities, moment: Moment, patience: Patience
 ) -> int | None:
@@ -228,7 +235,7 @@ def _find_replay_end(
         return None
     is_same_boot = doubt.boot_id == moment.boot_id
     is_same_account = doubt.account == moment.account != ""
-    is_expired = doubt.expires_ms is not None and doubt.expires_ms <= moment.now_ms
+    is_expired = _is_expired(doubt, moment)
     is_whole = bool(doubt.carried) and {r.n for r in doubt.carried} == {
         r.n for r in doubt.recipients
     }
@@ -411,6 +418,7 @@ class Resolver:
             boot_ms=self._clock.boot_ms(),
             boot_id=self._boot_id,
             account=self._accounts.get(doubt.provider, ""),
+            may_expire=self._may_expire(),
         )
         if not doubt.is_restored:
             return decide(doubt, hop.abilities if hop else None, moment, self._patience)

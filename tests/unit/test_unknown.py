@@ -1,6 +1,7 @@
 """How doubt ends by itself: when the next hop is asked how, and when its "no" is one."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -192,6 +193,14 @@ def test_a_request_is_repeated_within_its_window_whatever_the_wall_clock_says() 
 
     assert question.way is Way.REPLAY
     assert question.replay_until_boot_ms == MARKED_BOOT + round(24 * HOUR * 0.9)
+
+
+def test_nor_does_a_jump_of_the_clock_expire_it() -> None:
+    """F-CL-01: else a minute of a wrong clock would end all questions."""
+    doubt = build(expires_ms=SINCE + HOUR)
+    moment = replace(after(2 * MINUTE, jump=24 * HOUR), may_expire=False)
+
+    assert decide(doubt, KEYED, moment, PATIENCE).way is Way.REPLAY
 
 
 def test_with_both_ways_it_is_looked_up_repeated_once_and_looked_up() -> None:
