@@ -171,6 +171,7 @@ def to_work_row(message: NewMessage) -> Params:
         "message_id": message.message_id,
         "next_hop": message.next_hop,
         "priority": int(message.priority),
+        "service": message.service,
         "due_at": message.due_ms,
         "waiting_for": message.waiting_for.value,
         "age_from": message.due_ms,

@@ -137,6 +137,7 @@ class Verb(StrEnum):
     RELEASE = "release"
     RETRY = "retry"
     RESOLVE = "resolve"
+    RESCHEDULE = "reschedule"
 
 
 class Resolution(StrEnum):
@@ -156,6 +157,8 @@ class Order:
         addresses: those recipients only; None: all that it fits.
         expires_ms: for retry, a new expiry.
         resolution: for resolve.
+        send_at_ms: for reschedule, when it is due.
+        date_field: for reschedule, what its bytes say then: the whole field.
     """
 
     verb: Verb
@@ -167,6 +170,8 @@ class Order:
     expires_ms: int | None = None
     resolution: Resolution | None = None
     is_forced: bool = False
+    send_at_ms: int | None = None
+    date_field: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -482,11 +487,15 @@ class Store(Protocol):
         now_ms: int,
         is_idle: bool,
         probing: Collection[str] = (),
+        urgent: Mapping[str, int] | None = None,
     ) -> Due:
         """Return ids of due, free messages: at most *rooms[hop]* for each next hop.
 
-        A message that lost its lease is returned only when *is_idle*, and then alone.  Of the
-        next hops in *probing* those come first whose policy is `resend` (F-CO-07).
+        Priority high has a room of its own where *urgent* says so.  The room of each lane is
+        shared evenly among the services that have something due in it (T-30), and some of it
+        is for low priority.  A message that lost its lease is returned only when *is_idle*, and
+        then alone.  Of the next hops in *probing* those come first whose policy is `resend`
+        (F-CO-07).
         """
         ...
 

@@ -102,10 +102,13 @@ class SqlStore:
         now_ms: int,
         is_idle: bool,
         probing: Collection[str] = (),
+        urgent: Mapping[str, int] | None = None,
     ) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
-            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle, probing=probing)
+            lambda tx: claiming.find_due(
+                tx, rooms, now_ms, is_idle=is_idle, probing=probing, urgent=urgent
+            )
         )
 
     async def claim(

@@ -53,8 +53,8 @@ ADD_RECIPIENT = """
 """
 
 ADD_WORK = """
-    INSERT INTO work (message_id, next_hop, priority, due_at, waiting_for, age_from)
-    VALUES (:message_id, :next_hop, :priority, :due_at, :waiting_for, :age_from)
+    INSERT INTO work (message_id, next_hop, priority, service, due_at, waiting_for, age_from)
+    VALUES (:message_id, :next_hop, :priority, :service, :due_at, :waiting_for, :age_from)
 """
 
 ADD_EVENT = """
@@ -89,10 +89,28 @@ ADD_RATE = """
 
 # due, claim, mark, settle
 
+# A lane is a next hop and a priority.  The services that have work in it: each step of this
+# finds the next one in the index, however much work the one before has.
+SERVICES = """
+    WITH RECURSIVE found (service) AS (
+        SELECT min(service) FROM work
+         WHERE lease_token IS NULL AND is_alone = 0
+           AND next_hop = :next_hop AND priority = :priority
+         UNION ALL
+        SELECT (SELECT min(service) FROM work
+                 WHERE lease_token IS NULL AND is_alone = 0
+                   AND next_hop = :next_hop AND priority = :priority
+                   AND service > found.service)
+          FROM found WHERE found.service IS NOT NULL
+    )
+    SELECT service FROM found WHERE service IS NOT NULL LIMIT :limit
+"""
+
 DUE = """
     SELECT message_id FROM work
      WHERE lease_token IS NULL AND is_alone = 0
-       AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+       AND next_hop = :next_hop AND priority = :priority AND service = :service
+       AND due_at <= :now
      ORDER BY due_at LIMIT :limit
 """
 
@@ -101,7 +119,8 @@ DUE_WITH_POLICY = """
     SELECT w.message_id, m.on_unknown
       FROM (SELECT message_id, due_at FROM work
              WHERE lease_token IS NULL AND is_alone = 0
-               AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+               AND next_hop = :next_hop AND priority = :priority AND service = :service
+               AND due_at <= :now
              ORDER BY due_at LIMIT :limit) w
       JOIN messages m ON m.id = w.message_id
      ORDER BY w.due_at
@@ -110,7 +129,8 @@ DUE_WITH_POLICY = """
 NEXT_DUE = """
     SELECT due_at FROM work
      WHERE lease_token IS NULL AND is_alone = 0
-       AND next_hop = :next_hop AND priority = :priority AND due_at > :now
+       AND next_hop = :next_hop AND priority = :priority AND service = :service
+       AND due_at > :now
      ORDER BY due_at LIMIT 1
 """
 
@@ -213,10 +233,11 @@ END_WORK = "DELETE FROM work WHERE message_id = :message_id"
 
 REQUEUE = """
     INSERT INTO work (
-        message_id, next_hop, priority, due_at, waiting_for, chain_index, schedule_step,
-        age_from
+        message_id, next_hop, priority, service, due_at, waiting_for, chain_index,
+        schedule_step, age_from
     ) VALUES (
-        :message_id, '', :priority, :due_at, :waiting_for, 0, 0, :age_from
+        :message_id, '', :priority, (SELECT service FROM messages WHERE id = :message_id),
+        :due_at, :waiting_for, 0, 0, :age_from
     ) ON CONFLICT (message_id) DO UPDATE
        SET due_at = CASE WHEN excluded.due_at < work.due_at
                          THEN excluded.due_at ELSE work.due_at END,
@@ -410,7 +431,29 @@ SHORTEN_WAITS = """
 # operators
 
 ORDER_FACTS = """
-    SELECT service, expires_at, priority, header_from FROM messages WHERE id = :message_id
+    SELECT service, expires_at, priority, header_from, send_at
+      FROM messages WHERE id = :message_id
+"""
+
+# Not what somebody is handing over.
+RESCHEDULE = """
+    UPDATE work SET due_at = :due_at, waiting_for = :waiting_for, age_from = :due_at
+     WHERE message_id = :message_id AND lease_token IS NULL
+"""
+
+SET_SEND_AT = "UPDATE messages SET send_at = :due_at WHERE id = :message_id"
+
+HAS_ATTEMPT = """
+    SELECT 1 FROM attempts WHERE message_id = :message_id
+     UNION ALL
+    SELECT 1 FROM recipients WHERE message_id = :message_id AND attempt > 0
+"""
+
+SET_RAW = "UPDATE contents SET raw = :raw WHERE message_id = :message_id"
+
+SET_HASH = """
+    UPDATE messages SET content_hash = :content_hash, size_bytes = :size_bytes
+     WHERE id = :message_id
 """
 
 # By the primary key, a piece at a time: it is asked after a restore, when nobody else works.
