@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.batch import Batches
 from emailerctl.core.bounces import Bounces
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
@@ -80,6 +81,7 @@ class App:
     routing: Routing
     policy: RetryPolicy
     acceptance: Acceptance
+    batches: Batches
     tokens: TokenBook
     tables: Tables
     is_storage_low: Callable[[], bool]
@@ -205,6 +207,15 @@ async def open_app(
         clock=clock,
         make_secret=lambda: rng.randbytes(32),
     )
+    acceptance = Acceptance(
+        store,
+        _build_rules(settings, routing, _find_abilities(tables)),
+        clock=clock,
+        rng=chance,
+        is_storage_low=is_storage_low,
+        backlog=lambda: driver.backlog,
+        unsubscribing=unsubscribing,
+    )
     try:
         yield App(
             settings=settings,
@@ -217,15 +228,8 @@ async def open_app(
             bell=bell,
             routing=routing,
             policy=_build_policy(settings),
-            acceptance=Acceptance(
-                store,
-                _build_rules(settings, routing, _find_abilities(tables)),
-                clock=clock,
-                rng=chance,
-                is_storage_low=is_storage_low,
-                backlog=lambda: driver.backlog,
-                unsubscribing=unsubscribing,
-            ),
+            acceptance=acceptance,
+            batches=Batches(acceptance, store, clock=clock),
             tokens=TokenBook(
                 store,
                 clock=clock,

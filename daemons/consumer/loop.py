@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Container, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -197,6 +197,10 @@ class _Lane:
         return room if room * 2 >= size else 0
 
 
+def _is_among(ids: Container[int], claim: Claim) -> bool:
+    return claim.message_id in ids
+
+
 def _is_high(claim: Claim) -> bool:
     return claim.priority is Priority.HIGH
 
@@ -359,7 +363,7 @@ class Loop:
                 await self._delivery.put_aside(claim)
                 self._finish(lane, claim)
             late = self._delivery.find_late(lane.waiting)
-            for claim in lane.remove(lambda claim, late=late: claim.message_id in late):
+            for claim in lane.remove(partial(_is_among, late)):
                 await self._delivery.put_aside(claim, late[claim.message_id])
                 self._finish(lane, claim)
 

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from emailerctl.core.fields import parse_instant
 from emailerctl.core.mime import build_date_field
 from emailerctl.core.submission import find_far
-from emailerctl.errors import AmbiguousId, Fault, Forbidden, Invalid, NotFound
+from emailerctl.errors import AmbiguousId, ContentGone, Fault, Forbidden, Invalid, NotFound
 from emailerctl.models.caller import Caller, Scope
 from emailerctl.models.clock import Clock, parse_duration, to_ms, to_text
 from emailerctl.models.ids import MESSAGE, parse_prefix, parse_public, to_public
@@ -121,6 +121,22 @@ async def load_message(
     if view is None:
         raise NotFound(f"there is no message {shorten(text)}")
     return view
+
+
+async def load_content(
+    store: Store, text: str, *, service: str | None
+) -> tuple[MessageView, bytes]:
+    """Return the message that *text* means, and its bytes.
+
+    Raises:
+        NotFound, AmbiguousId: see `resolve_id`.
+        ContentGone: retention removed them.
+    """
+    view = await load_message(store, text, service=service)
+    raw = await store.load_raw(view.message_id)
+    if raw is None:
+        raise ContentGone("the content of this message was removed")
+    return view, raw
 
 
 def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:

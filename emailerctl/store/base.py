@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from emailerctl.errors import EmailerError
 from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
 from emailerctl.models.message import (
@@ -127,6 +128,18 @@ class Due:
 
 class IdTaken(Exception):
     """Another message has that id: 21 random bits met within one millisecond."""
+
+
+class NotAllAdded(Exception):
+    """Not all messages of an atomic batch could be stored, so none was.
+
+    Attributes:
+        results: what became, or would have become, of each.
+    """
+
+    def __init__(self, results: "Sequence[Receipt | EmailerError | IdTaken]") -> None:
+        super().__init__("not all of a batch could be stored")
+        self.results = results
 
 
 class Verb(StrEnum):
@@ -471,6 +484,25 @@ class Store(Protocol):
             Unauthorized: the token was revoked meanwhile.
             RecipientRate: the token's limit for one recipient is used up.
             StoreBusy, StorageFull, OutcomeUnknown: see `errors`.
+        """
+        ...
+
+    async def add_all(
+        self, messages: Sequence[NewMessage], *, now_ms: int, is_atomic: bool
+    ) -> Sequence[Receipt | EmailerError | IdTaken]:
+        """Store *messages* in one commit, each as `add` would; return what became of each.
+
+        Raises:
+            NotAllAdded: *is_atomic*, and one could not be stored: none was.
+            StoreBusy, StorageFull, OutcomeUnknown: *is_atomic*, as `add` does.
+        """
+        ...
+
+    async def rehearse(self, message: NewMessage, *, now_ms: int) -> Receipt:
+        """Return the receipt that `add` would, and keep nothing.
+
+        Raises:
+            Unauthorized, RecipientRate.
         """
         ...
 

@@ -4,11 +4,13 @@ The functions given to the driver are ordinary synchronous functions of a transa
 by subject in the files beside this one; they run on the driver's thread.
 """
 
+import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import cast
 
+from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
 from emailerctl.models.event import Event
 from emailerctl.models.ids import build_lease_token
@@ -38,6 +40,7 @@ from emailerctl.store.base import (
     Claim,
     Consumer,
     Due,
+    IdTaken,
     NewReport,
     NextHop,
     Order,
@@ -88,6 +91,24 @@ class SqlStore:
     async def add(self, message: NewMessage, *, now_ms: int) -> Receipt:
         """Store *message*, or return the earlier one that its key belongs to."""
         return await self.driver.write(Adding(message, now_ms))
+
+    async def add_all(
+        self, messages: Sequence[NewMessage], *, now_ms: int, is_atomic: bool
+    ) -> Sequence[Receipt | EmailerError | IdTaken]:
+        """Store *messages* in one commit, all or, unless *is_atomic*, those that can be."""
+        if is_atomic:
+            return await self.driver.write(lambda tx: accepting.add_all(tx, messages, now_ms))
+        futures = self.driver.write_all([Adding(message, now_ms) for message in messages])
+        results: list[Receipt | EmailerError | IdTaken] = []
+        for result in await asyncio.gather(*futures, return_exceptions=True):
+            if not isinstance(result, Receipt | EmailerError | IdTaken):
+                raise result
+            results.append(result)
+        return results
+
+    async def rehearse(self, message: NewMessage, *, now_ms: int) -> Receipt:
+        """Return the receipt that `add` would, and keep nothing."""
+        return await self.driver.read(lambda tx: accepting.rehearse(tx, message, now_ms))
 
     async def find_by_key(self, key_hash: bytes) -> Receipt | None:
         """Return the receipt of the message with that key."""
