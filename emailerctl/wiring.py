@@ -19,6 +19,7 @@ from emailerctl.core.hop_view import HopFacts, HopView
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
+from emailerctl.core.sealing import Sealing
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
@@ -34,6 +35,7 @@ from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
 from emailerctl.settings import Settings, locate
 from emailerctl.store import schema, sqlite
+from emailerctl.store.key_files import KeyFiles
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
@@ -99,8 +101,21 @@ class App:
                 final_reply_ms=built.final_reply_ms,
                 concurrency=built.concurrency,
                 bounds=_build_bounds(settings, built.concurrency),
+                is_signed=built.is_signed,
             )
         return hops
+
+    @property
+    def key_files(self) -> KeyFiles:
+        """The private keys of domains."""
+        path = self.settings.store.path
+        named = self.settings.dkim.keys
+        folder = Path(named) if named else path.with_name(f"{path.name}.dkim")
+        return KeyFiles(folder, like=path)
+
+    def build_sealing(self, on_fault: Callable[[str, str], None]) -> Sealing:
+        """Return what signs; it knows no key before its first `refresh`."""
+        return Sealing(self.store, self.key_files, on_fault=on_fault)
 
     async def load_signer(self) -> Signer:
         """Return what signs return paths, with the key that this store has once got."""

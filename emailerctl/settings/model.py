@@ -592,6 +592,41 @@ class ImapSettings(Section):
         return self.port or (993 if self.tls == "implicit" else 143)
 
 
+class DkimSettings(Section):
+    """Signing what is sent by SMTP: docs/sending.md."""
+
+    keys: Text = Field(
+        default="",
+        description="Folder of the private keys; empty: beside the store, with the suffix "
+        ".dkim.  Back it up apart: no key is in the store.",
+    )
+
+
+def _name_servers(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        host, _, port = value.rpartition(":") if value.count(":") == 1 else (value, "", "53")
+        try:
+            ip_address(host)
+            is_port = port.isdecimal() and 0 < int(port) < 65536
+        except ValueError:
+            is_port = False
+        if not is_port:
+            msg = f"{shorten(value)} is no address of a server; write 192.0.2.1 or 192.0.2.1:53"
+            raise ValueError(msg)
+    return values
+
+
+class DnsSettings(Section):
+    """Who is asked about domains, by `emailerctl domains verify`."""
+
+    servers: Annotated[Words, AfterValidator(_name_servers)] = Field(
+        default=(), description="Addresses of name servers; empty: the system's."
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=5), gt=timedelta(0), description="For one question."
+    )
+
+
 class BounceSettings(Section):
     """Mail that comes back: docs/bounces.md."""
 
@@ -684,6 +719,8 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     alerts: AlertSettings = AlertSettings()
     bounces: BounceSettings = BounceSettings()
+    dkim: DkimSettings = DkimSettings()
+    dns: DnsSettings = DnsSettings()
     defaults: DefaultSettings = DefaultSettings()
     log: LogSettings = LogSettings()
 

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from emailerctl.errors import EmailerError
+from emailerctl.models.dkim import DomainKey, KeyState
 from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
 from emailerctl.models.message import (
@@ -902,6 +903,32 @@ class Store(Protocol):
 
     async def wake_parked(self, *, now_ms: int, limit: int) -> int:
         """Make due what waits for a next hop, *limit* messages at most; return how many."""
+        ...
+
+    # the keys of domains
+
+    async def list_domain_keys(self) -> list[DomainKey]:
+        """Return the keys of all domains, oldest first of each."""
+        ...
+
+    async def add_domain_keys(self, keys: Sequence[DomainKey]) -> None:
+        """Enter new keys.
+
+        Raises:
+            Conflict: a selector is taken; none is entered.
+        """
+        ...
+
+    async def set_key_states(
+        self, domain: str, states: Mapping[str, KeyState], *, actor: str, now_ms: int
+    ) -> None:
+        """Write the states of a domain's keys by selector."""
+        ...
+
+    async def remove_domain_keys(
+        self, domain: str, selectors: Sequence[str], *, actor: str, now_ms: int
+    ) -> None:
+        """Forget keys of a domain."""
         ...
 
     # alerts and health

@@ -12,6 +12,7 @@ from typing import cast
 
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
+from emailerctl.models.dkim import DomainKey, KeyState
 from emailerctl.models.event import Event
 from emailerctl.models.ids import build_lease_token
 from emailerctl.models.lifecycle import Cause, State, WaitingFor
@@ -29,6 +30,7 @@ from emailerctl.store import (
     pacing,
     reading,
     reporting,
+    signing,
 )
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
@@ -619,6 +621,30 @@ class SqlStore:
         return await self.driver.write(lambda tx: pacing.wake_parked(tx, now_ms, limit))
 
     # alerts and notes
+
+    async def list_domain_keys(self) -> list[DomainKey]:
+        """Return the keys of all domains, oldest first of each."""
+        return await self.driver.read(signing.list_domain_keys)
+
+    async def add_domain_keys(self, keys: Sequence[DomainKey]) -> None:
+        """Enter new keys."""
+        await self.driver.write(lambda tx: signing.add_domain_keys(tx, keys))
+
+    async def set_key_states(
+        self, domain: str, states: Mapping[str, KeyState], *, actor: str, now_ms: int
+    ) -> None:
+        """Write the states of a domain's keys by selector."""
+        await self.driver.write(
+            lambda tx: signing.set_key_states(tx, domain, states, actor, now_ms)
+        )
+
+    async def remove_domain_keys(
+        self, domain: str, selectors: Sequence[str], *, actor: str, now_ms: int
+    ) -> None:
+        """Forget keys of a domain."""
+        await self.driver.write(
+            lambda tx: signing.remove_domain_keys(tx, domain, selectors, actor, now_ms)
+        )
 
     async def raise_alert(self, alert: Alert) -> bool:
         """Raise an alert; True when this call raised it (one process notifies)."""

@@ -768,6 +768,27 @@ SET_PACE = """
 
 USAGE = "SELECT next_hop, minute, used, used_before FROM paces WHERE domain = ''"
 
+DOMAIN_KEYS = """
+    SELECT domain, selector, algorithm, state, public, created_at, changed_at, actor
+      FROM domain_keys ORDER BY domain, created_at, selector
+"""
+
+ADD_DOMAIN_KEY = """
+    INSERT INTO domain_keys (
+        domain, selector, algorithm, state, public, created_at, changed_at, actor
+    ) VALUES (
+        :domain, :selector, :algorithm, :state, :public, :now, :now, :actor
+    ) ON CONFLICT (domain, selector) DO NOTHING
+"""
+
+# Of a key, not of a message: the life cycle has no part in it.
+SET_KEY_STATE = """
+    UPDATE domain_keys SET state = :state, changed_at = :now, actor = :actor
+     WHERE domain = :domain AND selector = :selector
+"""
+
+END_DOMAIN_KEY = "DELETE FROM domain_keys WHERE domain = :domain AND selector = :selector"
+
 RAISE_ALERT = """
     INSERT INTO alerts (name, detail, since_at, notified_at)
     VALUES (:name, :detail, :since_at, :notified_at) ON CONFLICT (name) DO NOTHING
