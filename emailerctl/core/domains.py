@@ -24,8 +24,7 @@ from emailerctl.models.address import AddressInvalid, domain_of, parse_address
 from emailerctl.models.clock import Clock, to_text
 from emailerctl.models.dkim import Algorithm, DomainKey, KeyState
 from emailerctl.models.text import shorten
-from emailerctl.store.base import Store
-from emailerctl.store.key_files import KeyFiles
+from emailerctl.store.base import KeyFiles, Store
 
 KEPT_MS = 14 * 86_400_000  # the record of a retired key: retries and forwarding take their time
 _DMARC = "v=DMARC1; p=none; rua=mailto:postmaster@{domain}"

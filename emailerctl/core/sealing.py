@@ -7,8 +7,7 @@ from types import MappingProxyType
 
 from emailerctl.core.dkim import SigningKey, load_key, sign
 from emailerctl.models.dkim import DomainKey, KeyState
-from emailerctl.store.base import Store
-from emailerctl.store.key_files import KeyFiles
+from emailerctl.store.base import KeyFiles, Store
 
 _THREADS = 2
 _NONE: Mapping[str, Sequence[SigningKey]] = MappingProxyType({})

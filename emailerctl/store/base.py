@@ -7,6 +7,7 @@ the wall clock, `boot_ms` the boot clock (leases only).
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
@@ -468,6 +469,34 @@ class Breach:
     invariant: str
     detail: str
     message_id: int | None = None
+
+
+class KeyFiles(Protocol):
+    """The private keys of domains, which are in no store."""
+
+    def find_path(self, domain: str, selector: str) -> Path:
+        """Return where a key is, or would be."""
+        ...
+
+    def write(self, domain: str, selector: str, pem: bytes) -> Path:
+        """Keep a key that is not there yet, on disk.
+
+        Raises:
+            StoreUnusable: it can't be kept.
+        """
+        ...
+
+    def read(self, domain: str, selector: str) -> bytes:
+        """Return a key.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        ...
+
+    def remove(self, domain: str, selector: str) -> None:
+        """Remove a key."""
+        ...
 
 
 class Store(Protocol):
