@@ -192,8 +192,16 @@ class _Lane:
 
     def find_room(self, *, is_high: bool) -> int:
         """Return how many more it takes: none before half of that room is free again."""
+        return self._find_free(self.used[is_high])
+
+    @property
+    def probe_room(self) -> int:
+        """Return how many more it takes of whatever priority, where few may be tried."""
+        return self._find_free(self.used.total())
+
+    def _find_free(self, used: int) -> int:
         size = self.find_size(self.at_once * (1 + _AHEAD))
-        room = size - self.used[is_high]
+        room = size - used
         return room if room * 2 >= size else 0
 
 
@@ -283,6 +291,7 @@ class Loop:
             for is_high in (False, True)
         )
         probing = [name for name in rooms if self._delivery.is_probing(name)]
+        rooms |= {name: min(self._lanes[name].probe_room, limit) for name in probing}
         due = await self._store.find_due(
             rooms, now_ms=now_ms, is_idle=is_idle, probing=probing, urgent=urgent
         )
