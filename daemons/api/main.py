@@ -6,13 +6,14 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 
 from daemons.api.app import Api
 from daemons.api.server import Server, listen
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import watch_api
 from emailerctl import log
-from emailerctl.errors import EmailerError
+from emailerctl.errors import ConfigurationError, EmailerError
 from emailerctl.settings import Settings
 from emailerctl.wiring import App, open_app
 
@@ -45,6 +46,7 @@ def run(
     """
     sockets = listen(host, port)
     bound = sockets[0].getsockname()[1]
+    doors = _listen_for_mail(settings)
 
     def say_ready() -> None:
         notify("READY=1")
@@ -53,14 +55,16 @@ def run(
 
     if workers == 1:
         setup_log(settings)
-        return run_daemon(lambda stopping: _serve(settings, sockets, stopping, ready=say_ready))
+        return run_daemon(
+            lambda stopping: _serve(settings, sockets, doors, stopping, ready=say_ready)
+        )
 
     def work(number: int, parent: int, ready: Ready) -> int:
         setup_log(settings)
         try:
             return run_daemon(
                 lambda stopping: _serve(
-                    settings, sockets, stopping, ready=ready, number=number
+                    settings, sockets, doors, stopping, ready=ready, number=number
                 ),
                 parent=parent,
             )
@@ -82,6 +86,7 @@ def run(
 async def _serve(
     settings: Settings,
     sockets: list[socket.socket],
+    doors: list[socket.socket],
     stopping: asyncio.Event,
     *,
     ready: Ready,
@@ -97,8 +102,11 @@ async def _serve(
     async with (
         open_app(settings, on_fatal=on_fatal, logs_events=True) as app,
         serve_app(app, sockets, is_first=number == 0) as server,
+        serve_mail(app, doors),
     ):
         log.log("api.started", pid=os.getpid(), port=sockets[0].getsockname()[1])
+        if doors:
+            log.log("smtp.started", pid=os.getpid(), port=doors[0].getsockname()[1])
         ready()
         await stopping.wait()
         log.log("api.draining", requests=len(server.api.running))
@@ -106,6 +114,38 @@ async def _serve(
         log.log("api.failed", "error", detail=str(error))
     log.log("api.stopped", pid=os.getpid())
     return _FATAL_EXIT if failures else 0
+
+
+def _listen_for_mail(settings: Settings) -> list[socket.socket]:
+    """Bind the port of SMTP, where that is asked for.
+
+    Raises:
+        ConfigurationError: it is taken, or aiosmtpd is not installed.
+    """
+    if not settings.smtp.enabled:
+        return []
+    if find_spec("aiosmtpd") is None:
+        raise ConfigurationError(
+            "[smtp] enabled: aiosmtpd is not installed",
+            hint="install the extra smtp: pip install 'emailerctl[smtp]'",
+        )
+    return listen(settings.smtp.host, settings.smtp.port, setting="[smtp] port or host")
+
+
+@asynccontextmanager
+async def serve_mail(app: App, doors: list[socket.socket]) -> AsyncIterator[None]:
+    """Take mail by SMTP until the end of the block, where there are *doors*."""
+    if not doors:
+        yield
+        return
+    from daemons.api.submission import Submission  # noqa: PLC0415  (an extra: aiosmtpd)
+
+    submission = Submission(app, doors)
+    await submission.start()
+    try:
+        yield
+    finally:
+        await submission.stop()
 
 
 @asynccontextmanager

@@ -32,13 +32,21 @@ def serve(
         int | None, Option(metavar="PORT", min=0, max=65535, help="[api] port.")
     ] = None,
     workers: Annotated[int | None, Option(metavar="N", min=1, help="[api] workers.")] = None,
+    smtp: Annotated[
+        bool, Option("--smtp", help="Take mail by SMTP too: [smtp] enabled.")
+    ] = False,
     check: Check = False,
 ) -> int:
     """Run the API daemon: it accepts messages into the store, and never talks to a mail server.
 
     Example: emailerctl serve --port 8080 --workers 2
     """
-    said = {"api.host": host, "api.port": port, "api.workers": workers}
+    said = {
+        "api.host": host,
+        "api.port": port,
+        "api.workers": workers,
+        "smtp.enabled": "true" if smtp else None,
+    }
     settings = session.load_settings(ctx, _overrides(said))
     api = settings.api
     if check:

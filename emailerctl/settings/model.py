@@ -592,6 +592,41 @@ class ImapSettings(Section):
         return self.port or (993 if self.tls == "implicit" else 143)
 
 
+class SubmissionSettings(Section):
+    """Submission by SMTP beside the API, `emailerctl serve --smtp`: docs/submission.md."""
+
+    enabled: bool = Field(default=False, description="Take mail by SMTP, too.")
+    host: Text = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all."
+    )
+    port: Whole = Field(
+        default=2587, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
+    certificate: Text = Field(
+        default="",
+        description="PEM file with the certificate and its chain; without TLS no password.",
+    )
+    key: Text = Field(
+        default="", description="PEM file of its private key; empty: in the same file."
+    )
+    hostname: Text = Field(default="", description="What the greeting says; empty: this host.")
+    connections: Whole = Field(
+        default=200, ge=1, description="At once, in one process; beyond it 421."
+    )
+    timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        gt=timedelta(0),
+        description="How long a client may say nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> Self:
+        if self.enabled and not self.certificate:
+            msg = "enabled without certificate: a password is never taken in clear; set both"
+            raise ValueError(msg)
+        return self
+
+
 class DkimSettings(Section):
     """Signing what is sent by SMTP: docs/sending.md."""
 
@@ -706,6 +741,7 @@ class Settings(BaseSettings):
 
     store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()
+    smtp: SubmissionSettings = SubmissionSettings()
     limits: LimitSettings = LimitSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     # The table of each goes to its adapter's own model; secrets in it are `SecretStr`.
