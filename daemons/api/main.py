@@ -5,18 +5,19 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
-from importlib.util import find_spec
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from daemons.api.app import Api
 from daemons.api.server import Server, listen
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import watch_api
 from emailerctl import log
-from emailerctl.errors import ConfigurationError, EmailerError
+from emailerctl.errors import EmailerError
 from emailerctl.settings import Settings
 from emailerctl.wiring import App, open_app
 
+Doors = Sequence[socket.socket]
+ServeMail = Callable[[App, Doors], AbstractAsyncContextManager[None]]
 Background = Callable[[App], Sequence[Coroutine[None, None, None]]]
 
 _FLUSH_USED_S = 60.0
@@ -30,6 +31,7 @@ def run(
     port: int,
     workers: int,
     ready: Callable[[int], None] | None = None,
+    mail: ServeMail | None = None,
 ) -> int:
     """Serve the API until SIGTERM or SIGINT; return the exit code.
 
@@ -39,6 +41,7 @@ def run(
         port: 0 takes a free one.
         workers: processes on that port; one runs without a supervisor.
         ready: called with the port once requests are answered.
+        mail: takes mail by SMTP beside it; None: nothing does.
 
     Raises:
         ConfigurationError: the port is taken.
@@ -46,7 +49,8 @@ def run(
     """
     sockets = listen(host, port)
     bound = sockets[0].getsockname()[1]
-    doors = _listen_for_mail(settings)
+    smtp = settings.smtp
+    doors = listen(smtp.host, smtp.port, setting="[smtp] port or host") if mail else []
 
     def say_ready() -> None:
         notify("READY=1")
@@ -56,7 +60,9 @@ def run(
     if workers == 1:
         setup_log(settings)
         return run_daemon(
-            lambda stopping: _serve(settings, sockets, doors, stopping, ready=say_ready)
+            lambda stopping: _serve(
+                settings, sockets, stopping, ready=say_ready, mail=mail, doors=doors
+            )
         )
 
     def work(number: int, parent: int, ready: Ready) -> int:
@@ -64,7 +70,13 @@ def run(
         try:
             return run_daemon(
                 lambda stopping: _serve(
-                    settings, sockets, doors, stopping, ready=ready, number=number
+                    settings,
+                    sockets,
+                    stopping,
+                    ready=ready,
+                    number=number,
+                    mail=mail,
+                    doors=doors,
                 ),
                 parent=parent,
             )
@@ -86,11 +98,12 @@ def run(
 async def _serve(
     settings: Settings,
     sockets: list[socket.socket],
-    doors: list[socket.socket],
     stopping: asyncio.Event,
     *,
     ready: Ready,
     number: int = 0,
+    mail: ServeMail | None = None,
+    doors: Doors = (),
 ) -> int:
     loop = asyncio.get_running_loop()
     failures: list[BaseException] = []
@@ -102,11 +115,9 @@ async def _serve(
     async with (
         open_app(settings, on_fatal=on_fatal, logs_events=True) as app,
         serve_app(app, sockets, is_first=number == 0) as server,
-        serve_mail(app, doors),
+        _serve_mail(app, mail, doors),
     ):
         log.log("api.started", pid=os.getpid(), port=sockets[0].getsockname()[1])
-        if doors:
-            log.log("smtp.started", pid=os.getpid(), port=doors[0].getsockname()[1])
         ready()
         await stopping.wait()
         log.log("api.draining", requests=len(server.api.running))
@@ -116,36 +127,14 @@ async def _serve(
     return _FATAL_EXIT if failures else 0
 
 
-def _listen_for_mail(settings: Settings) -> list[socket.socket]:
-    """Bind the port of SMTP, where that is asked for.
-
-    Raises:
-        ConfigurationError: it is taken, or aiosmtpd is not installed.
-    """
-    if not settings.smtp.enabled:
-        return []
-    if find_spec("aiosmtpd") is None:
-        raise ConfigurationError(
-            "[smtp] enabled: aiosmtpd is not installed",
-            hint="install the extra smtp: pip install 'emailerctl[smtp]'",
-        )
-    return listen(settings.smtp.host, settings.smtp.port, setting="[smtp] port or host")
-
-
 @asynccontextmanager
-async def serve_mail(app: App, doors: list[socket.socket]) -> AsyncIterator[None]:
-    """Take mail by SMTP until the end of the block, where there are *doors*."""
-    if not doors:
+async def _serve_mail(app: App, mail: ServeMail | None, doors: Doors) -> AsyncIterator[None]:
+    if mail is None:
         yield
         return
-    from daemons.api.submission import Submission  # noqa: PLC0415  (an extra: aiosmtpd)
-
-    submission = Submission(app, doors)
-    await submission.start()
-    try:
+    async with mail(app, doors):
+        log.log("smtp.started", pid=os.getpid(), port=doors[0].getsockname()[1])
         yield
-    finally:
-        await submission.stop()
 
 
 @asynccontextmanager

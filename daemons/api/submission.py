@@ -10,7 +10,8 @@ import binascii
 import logging
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,21 @@ class Submission:
         for one in list(self.live):
             if one.transport is not None:
                 one.transport.close()
+
+
+@asynccontextmanager
+async def serve_mail(app: App, doors: Sequence[socket.socket]) -> AsyncIterator[None]:
+    """Take mail on bound sockets until the end of the block.
+
+    Raises:
+        ConfigurationError: certificate or key can't be used.
+    """
+    submission = Submission(app, doors)
+    await submission.start()
+    try:
+        yield
+    finally:
+        await submission.stop()
 
 
 def build_context(settings: SubmissionSettings) -> ssl.SSLContext:

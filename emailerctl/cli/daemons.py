@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Context, Option
 
 from emailerctl.cli import output, session
-from emailerctl.errors import Unavailable
+from emailerctl.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
+    from daemons.api.main import ServeMail
     from emailerctl.settings.model import ApiSettings
     from emailerctl.wiring import App
 
@@ -54,7 +55,24 @@ def serve(
         return 0
     from daemons.api.main import run
 
-    return run(settings, host=api.host, port=api.port, workers=api.workers)
+    mail = _find_submission() if settings.smtp.enabled else None
+    return run(settings, host=api.host, port=api.port, workers=api.workers, mail=mail)
+
+
+def _find_submission() -> "ServeMail":
+    """Return what takes mail by SMTP.
+
+    Raises:
+        ConfigurationError: the extra that has the server is not installed.
+    """
+    try:
+        from daemons.api.submission import serve_mail
+    except ImportError as error:
+        raise ConfigurationError(
+            "[smtp] enabled: aiosmtpd is not installed",
+            hint="install the extra smtp: pip install 'emailerctl[smtp]'",
+        ) from error
+    return serve_mail
 
 
 def consume(
