@@ -127,8 +127,12 @@ def _find_in_lane(
 
 
 def _list_services(tx: Tx, lane: Mapping[str, object]) -> list[str]:
-    rows = tx.all(sql.SERVICES, {**lane, "limit": _SERVICES_AT_ONCE})
-    return [cast("str", row[0]) for row in rows]
+    services: list[str] = []
+    row = tx.one(sql.FIRST_SERVICE, lane)
+    while row is not None and len(services) < _SERVICES_AT_ONCE:
+        services.append(cast("str", row[0]))
+        row = tx.one(sql.NEXT_SERVICE, {**lane, "service": row[0]})
+    return services
 
 
 def _find_probes(tx: Tx, next_hop: str, room: int, now_ms: int) -> list[int]:

@@ -89,21 +89,20 @@ ADD_RATE = """
 
 # due, claim, mark, settle
 
-# A lane is a next hop and a priority.  The services that have work in it: each step of this
-# finds the next one in the index, however much work the one before has.
-SERVICES = """
-    WITH RECURSIVE found (service) AS (
-        SELECT min(service) FROM work
-         WHERE lease_token IS NULL AND is_alone = 0
-           AND next_hop = :next_hop AND priority = :priority
-         UNION ALL
-        SELECT (SELECT min(service) FROM work
-                 WHERE lease_token IS NULL AND is_alone = 0
-                   AND next_hop = :next_hop AND priority = :priority
-                   AND service > found.service)
-          FROM found WHERE found.service IS NOT NULL
-    )
-    SELECT service FROM found WHERE service IS NOT NULL LIMIT :limit
+# A lane is a next hop and a priority.  The services with work in it are found one after the
+# other in the index, however much work each of them has.
+FIRST_SERVICE = """
+    SELECT service FROM work
+     WHERE lease_token IS NULL AND is_alone = 0
+       AND next_hop = :next_hop AND priority = :priority
+     ORDER BY service LIMIT 1
+"""
+
+NEXT_SERVICE = """
+    SELECT service FROM work
+     WHERE lease_token IS NULL AND is_alone = 0
+       AND next_hop = :next_hop AND priority = :priority AND service > :service
+     ORDER BY service LIMIT 1
 """
 
 DUE = """
