@@ -520,7 +520,7 @@ class Store(Protocol):
     async def add_all(
         self, messages: Sequence[NewMessage], *, now_ms: int, is_atomic: bool
     ) -> Sequence[Receipt | EmailerError | IdTaken]:
-        """Store *messages* in one commit, each as `add` would; return what became of each.
+        """Store *messages* in one group, each as `add` would; return what became of each.
 
         Raises:
             NotAllAdded: *is_atomic*, and one could not be stored: none was.

@@ -29,12 +29,13 @@ class BatchTest(ApiCase):
         stats = self.wait(self.app.store.queue_stats(now_ms=self.clock.now_ms()))
         return int(stats.ready + stats.scheduled)
 
-    def test_a_thousand_are_one_commit_and_come_back_in_order(self) -> None:
+    def test_a_thousand_share_ten_commits_and_come_back_in_order(self) -> None:
+        """T-30: and none of these is so long that others would notice."""
         commits = self.app.driver.sizes.commits
         answer = self.batch(*(build_item(n) for n in range(1000)))
 
         assert answer.status == 202
-        assert self.app.driver.sizes.commits == commits + 1
+        assert self.app.driver.sizes.commits == commits + 10
         found = [one["id"] for one in answer.json["data"]]
         assert len(set(found)) == 1000
         shown = self.call("GET", f"/v1/messages/{found[731]}").json
@@ -66,8 +67,10 @@ class BatchTest(ApiCase):
         assert {"/messages/1/to", "/messages/2/from", "/messages/2/to"} <= set(answer.pointers)
         assert [one["status"] for one in answer.json["data"]] == [424, 422, 422]
         assert self.count() == 0
-        assert self.batch(build_item(0), build_item(1), atomic=True).status == 202
-        assert self.count() == 2
+        commits = self.app.driver.sizes.commits
+        assert self.batch(*(build_item(n) for n in range(150)), atomic=True).status == 202
+        assert self.app.driver.sizes.commits == commits + 1
+        assert self.count() == 150
 
     def test_all_or_nothing_looks_into_the_commit(self) -> None:
         """A key that belongs to another request takes the whole batch back."""

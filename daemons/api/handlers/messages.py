@@ -79,7 +79,7 @@ class MessageBatch(Handler):
     body_limit: ClassVar = BATCH_BYTES
 
     async def post(self) -> None:
-        """Accept up to a thousand messages in one commit: what became of each, in order."""
+        """Accept up to a thousand messages: what became of each, in order."""
         is_dry = parse_dry_run(self.request.query_arguments)
         if len(self.request.body) > _LONG_BYTES:  # others have their turn meanwhile
             fields = await asyncio.to_thread(self.parse_object, most_values=MOST_VALUES)
