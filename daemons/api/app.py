@@ -16,7 +16,14 @@ from daemons.api.feed import Feed
 from daemons.api.handlers.base import Handler, Unknown
 from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream
 from daemons.api.handlers.health import Health, Readiness
-from daemons.api.handlers.messages import Message, MessageEvents, Messages, MessageVerb
+from daemons.api.handlers.messages import (
+    Message,
+    MessageBatch,
+    MessageContent,
+    MessageEvents,
+    Messages,
+    MessageVerb,
+)
 from daemons.api.handlers.providers import Providers, ProviderVerb
 from daemons.api.handlers.reports import Reports
 from daemons.api.handlers.suppressions import OneSuppression, Suppressions
@@ -25,6 +32,7 @@ from emailerctl.wiring import App
 
 _PATHS: dict[str, type[Handler]] = {
     "/v1/messages": Messages,
+    "/v1/messages/batch": MessageBatch,
     "/v1/events": Events,
     "/v1/events/stream": EventStream,
     "/v1/suppressions": Suppressions,
@@ -35,7 +43,11 @@ _PATHS: dict[str, type[Handler]] = {
 _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
     (re.compile(r"/v1/messages/([^/]+)"), Message),
     (re.compile(r"/v1/messages/([^/]+)/events"), MessageEvents),
-    (re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve)"), MessageVerb),
+    (re.compile(r"/v1/messages/([^/]+)/content"), MessageContent),
+    (
+        re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve|reschedule)"),
+        MessageVerb,
+    ),
     (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
     (re.compile(r"/v1/reports/([^/]+)(?:/([^/]+))?"), Reports),
     (re.compile(r"/u/([A-Za-z0-9_-]+)"), Unsubscribe),

@@ -74,6 +74,31 @@ def _one_of(kind: type[State] | type[WaitingFor] | type[Blocks]) -> Parse:
 parse_blocks = _one_of(Blocks)
 
 
+RAW = "raw"
+
+
+def parse_form(text: str) -> str:
+    """Read in which form content is wanted."""
+    if text not in ("json", RAW):
+        raise ValueError(f"{shorten(text)} is not json or {RAW}")
+    return text
+
+
+def parse_dry_run(given: Parameters) -> bool:
+    """Read whether a request is to be tried without keeping anything (`?dry_run=true`).
+
+    Raises:
+        BadRequest: with every fault.
+    """
+    return given != {} and bool(parse_query(given, {"dry_run": _parse_flag}).get("dry_run"))
+
+
+def _parse_flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{shorten(text)} is neither true nor false")
+    return text == "true"
+
+
 def parse_limit(text: str) -> int:
     """Read how many items a page may have."""
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= PAGE_LIMIT):

@@ -12,6 +12,7 @@ import emailerctl
 from emailerctl.cli import (
     config,
     daemons,
+    domains,
     errors,
     logs,
     messages,
@@ -72,6 +73,7 @@ def _build() -> Typer:
         ("suppressions", suppressions.app),
         ("reports", reports.app),
         ("providers", providers.app),
+        ("domains", domains.app),
         ("store", store.app),
         ("config", config.app),
     ):

@@ -37,12 +37,17 @@ _PRE_MARK_MS = (
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A next hop ready for use, and what delivery must know of it."""
+    """A next hop ready for use, and what delivery must know of it.
+
+    Attributes:
+        is_signed: what goes there is signed with the key of its From domain (DKIM).
+    """
 
     provider: Provider
     final_reply_ms: int
     deadline_ms: int
     concurrency: int
+    is_signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ def _build_smtp(name: str, settings: SmtpSettings, concurrency: int, clock: Cloc
         final_reply_ms=to_ms(settings.final_reply),
         deadline_ms=_PRE_MARK_MS,
         concurrency=connections,
+        is_signed=settings.dkim,
     )
 
 

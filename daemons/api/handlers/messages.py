@@ -1,16 +1,32 @@
 """`/v1/messages`: accept, list, show, and the operator's verbs."""
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
 
 from daemons.api.feed import read_timeline
-from daemons.api.handlers.base import OPERATORS, READERS, SENDERS, Handler
-from daemons.api.schemas import Parse, parse_limit, parse_listing, parse_query, parse_seq
+from daemons.api.handlers.base import CONTENT_READERS, OPERATORS, READERS, SENDERS, Handler
+from daemons.api.schemas import (
+    RAW,
+    Parse,
+    parse_dry_run,
+    parse_form,
+    parse_limit,
+    parse_listing,
+    parse_query,
+    parse_seq,
+)
 from emailerctl.core import operate, shapes
+from emailerctl.core.batch import MOST_VALUES, parse_batch
+from emailerctl.core.reread import read_content
 from emailerctl.models.ids import MESSAGE, to_public
+from emailerctl.models.message import Receipt
 from emailerctl.models.page import PAGE_LIMIT
 from emailerctl.store.base import Verb
+
+BATCH_BYTES = 50 * 1024 * 1024
+_LONG_BYTES = 256 * 1024
 
 
 class Messages(Handler):
@@ -20,6 +36,9 @@ class Messages(Handler):
 
     async def post(self) -> None:
         """Accept a message: 202 once it is committed."""
+        if parse_dry_run(self.request.query_arguments):
+            await self._rehearse()
+            return
         receipt = await self.app.acceptance.accept(
             self.parse_object(),
             caller=self.caller,
@@ -29,6 +48,15 @@ class Messages(Handler):
         if receipt.is_replay:
             self._headers["Idempotent-Replayed"] = "true"
         self.reply(shapes.receipt_shape(receipt), HTTPStatus.ACCEPTED)
+
+    async def _rehearse(self) -> None:
+        """Say what would come of a message, and keep nothing."""
+        receipt, prepared = await self.app.acceptance.rehearse(
+            self.parse_object(),
+            caller=self.caller,
+            key=self.request.headers.get("Idempotency-Key"),
+        )
+        self.reply(shapes.rehearsal_shape(receipt, prepared))
 
     async def get(self) -> None:
         """List messages, newest first."""
@@ -42,6 +70,31 @@ class Messages(Handler):
                 page, lambda view: shapes.message_shape(view, with_attempts=False)
             )
         )
+
+
+class MessageBatch(Handler):
+    """`/v1/messages/batch`."""
+
+    scopes: ClassVar = {"POST": SENDERS}
+    body_limit: ClassVar = BATCH_BYTES
+
+    async def post(self) -> None:
+        """Accept up to a thousand messages: what became of each, in order."""
+        is_dry = parse_dry_run(self.request.query_arguments)
+        if len(self.request.body) > _LONG_BYTES:  # others have their turn meanwhile
+            fields = await asyncio.to_thread(self.parse_object, most_values=MOST_VALUES)
+        else:
+            fields = self.parse_object(most_values=MOST_VALUES)
+        answers = await self.app.batches.accept(
+            parse_batch(fields),
+            caller=self.caller,
+            key=self.request.headers.get("Idempotency-Key"),
+            keeps=not is_dry,
+        )
+        if all(isinstance(answer, Receipt) and answer.is_replay for answer in answers):
+            self._headers["Idempotent-Replayed"] = "true"
+        status = HTTPStatus.OK if is_dry else HTTPStatus.ACCEPTED
+        self.reply(shapes.batch_shape(answers, is_dry=is_dry), status)
 
 
 class Message(Handler):
@@ -60,6 +113,22 @@ class Message(Handler):
         self.reply(shapes.message_shape(view))
 
 
+class MessageContent(Handler):
+    """`/v1/messages/{id}/content`."""
+
+    scopes: ClassVar = {"GET": CONTENT_READERS}
+
+    async def get(self, text: str) -> None:
+        """Show what a message says, or its bytes as they are sent (`?format=raw`)."""
+        query = parse_query(self.request.query_arguments, {"format": parse_form})
+        view, raw = await operate.load_content(self.app.store, text, service=self.caller.sees)
+        self._headers |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        if query.get("format") == RAW:
+            self.reply_bytes(raw, "message/rfc822")
+        else:
+            self.reply(read_content(raw, view))
+
+
 class MessageEvents(Handler):
     """`/v1/messages/{id}/events`."""
 
@@ -76,7 +145,7 @@ class MessageEvents(Handler):
 
 
 class MessageVerb(Handler):
-    """`/v1/messages/{id}/cancel`, `/hold`, `/release`, `/retry`, `/resolve`."""
+    """`/v1/messages/{id}/cancel`, `/hold`, `/release`, `/retry`, `/resolve`, `/reschedule`."""
 
     scopes: ClassVar = {"POST": OPERATORS}
 
