@@ -12,7 +12,7 @@ from emailerctl.core import shapes
 from emailerctl.core.hop_view import HopView, list_hop_views
 from emailerctl.errors import NotFound
 from emailerctl.providers.base import CheckResult
-from emailerctl.store.base import BreakerState, HopState, NextHop
+from emailerctl.store.base import BreakerState, Deed, HopState, NextHop
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -158,7 +158,8 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
             changed_ms=opened.clock.now_ms(),
             actor=session.build_caller().name,
         )
-        await opened.store.set_next_hop(hop)
+        verb = "provider.enable" if state is HopState.OPEN else "provider.disable"
+        await opened.store.set_next_hop(hop, deed=Deed(hop.actor, verb, name, hop.reason))
         views = await find_hops(opened)
         return next(view for view in views if view.hop.name == name)
 

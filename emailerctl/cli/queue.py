@@ -117,7 +117,7 @@ def pause(
 
 
 @app.command()
-def resume(ctx: Context) -> None:
+def resume(ctx: Context, reason: options.Reason = None) -> None:
     """End the pause.
 
     Example: emailerctl queue resume
@@ -125,7 +125,8 @@ def resume(ctx: Context) -> None:
 
     async def work(opened: "App") -> bool:
         actor = session.build_caller().name
-        return await opened.store.resume(actor=actor, now_ms=opened.clock.now_ms())
+        now_ms = opened.clock.now_ms()
+        return await opened.store.resume(actor=actor, now_ms=now_ms, reason=reason or "")
 
     was_paused = session.run(ctx, work)
     text = "the queue runs again" if was_paused else "the queue was not paused"

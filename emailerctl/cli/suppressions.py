@@ -10,7 +10,7 @@ from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.errors import Fault, Invalid, NotFound
 from emailerctl.models.page import Page
-from emailerctl.store.base import Blocks, Suppression
+from emailerctl.store.base import Blocks, Deed, Suppression
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -108,7 +108,8 @@ def add(
             expires_ms=None if duration_ms is None else now_ms + duration_ms,
             actor=session.build_caller().name,
         )
-        await opened.store.suppress(one)
+        deed = Deed(one.actor, "suppression.add", one.address, detail, data={"as": reason})
+        await opened.store.suppress(one, deed=deed)
         return one
 
     made = session.run(ctx, work)
@@ -124,6 +125,7 @@ def remove(
         Blocks | None,
         Option(help="Only what keeps back all mail, or only what keeps back lists; else both."),
     ] = None,
+    reason: options.Reason = None,
 ) -> None:
     """Send to an address again.
 
@@ -135,7 +137,10 @@ def remove(
 
     async def work(opened: "App") -> str:
         wire = _parse(opened, address)
-        if not await opened.store.unsuppress(wire, service, blocks=blocks):
+        deed = Deed(session.build_caller().name, "suppression.remove", wire, reason or "")
+        if not await opened.store.unsuppress(
+            wire, service, blocks=blocks, deed=deed, now_ms=opened.clock.now_ms()
+        ):
             whose = f"for the service {service}" if service else "for all services"
             raise NotFound(
                 f"{wire} is not suppressed {whose}",

@@ -73,6 +73,7 @@ def create(
     require_key: Annotated[
         bool, Option("--require-key", help="Its requests must have an Idempotency-Key.")
     ] = False,
+    reason: options.Reason = None,
 ) -> None:
     """Make a token, and show it: this once.
 
@@ -104,6 +105,8 @@ def create(
             is_test=test,
             expires_ms=ends_ms,
             limits={limit: value for limit, value in limits.items() if value},
+            actor=session.build_caller().name,
+            reason=reason or "",
         )
 
     _write(session.run(ctx, work))
@@ -122,6 +125,7 @@ def rotate(
             help="How long the old one still works; 24h unless given.",
         ),
     ] = None,
+    reason: options.Reason = None,
 ) -> None:
     """Make a successor with the same name, service and limits; the old one ends later.
 
@@ -138,6 +142,8 @@ def rotate(
             opened.rng,
             old,
             overlap_ms=_OVERLAP_MS if overlap_ms is None else overlap_ms,
+            actor=session.build_caller().name,
+            reason=reason or "",
         )
 
     _write(session.run(ctx, work))
@@ -193,7 +199,7 @@ def _show(value: object) -> str:
 
 
 @app.command()
-def revoke(ctx: Context, name: TokenName) -> None:
+def revoke(ctx: Context, name: TokenName, reason: options.Reason = None) -> None:
     """End a token now; a name stands for every live token that has it.
 
     Example: emailerctl tokens revoke shop --yes
@@ -203,9 +209,11 @@ def revoke(ctx: Context, name: TokenName) -> None:
     output.ask(f"Revoke {name}? Whatever uses it is refused from now on.")
 
     async def work(opened: "App") -> list[Token]:
-        ended = {
-            token.token_id for token in await tokens.revoke(opened.store, opened.clock, name)
-        }
+        actor = session.build_caller().name
+        found = await tokens.revoke(
+            opened.store, opened.clock, name, actor=actor, reason=reason or ""
+        )
+        ended = {token.token_id for token in found}
         _epoch, known = await opened.store.load_tokens()
         return [token for token in known if token.token_id in ended]
 

@@ -478,6 +478,10 @@ class RetentionSettings(Section):
         "at least.",
     )
     events: Duration = Field(default=timedelta(days=90), description="Rows of the event log.")
+    audit: Duration = Field(
+        default=timedelta(days=730),
+        description="What operators did: emailerctl audit list.",
+    )
 
 
 class AlertSettings(Section):

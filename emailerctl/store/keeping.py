@@ -16,7 +16,14 @@ _KEYS_KEPT_MS = 30 * 86_400_000  # a key is kept so long at least, and its messa
 
 
 def retain(
-    tx: Tx, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
+    tx: Tx,
+    *,
+    content_ms: int,
+    messages_ms: int,
+    events_ms: int,
+    audit_ms: int,
+    now_ms: int,
+    limit: int,
 ) -> int:
     """Remove what retention says, *limit* rows of each kind at the most."""
     removed = 0
@@ -37,6 +44,7 @@ def retain(
     kept_ms = max(events_ms, KEPT_MS)
     removed += tx.run(sql.OLD_REPORTS, {"before": now_ms - kept_ms, "limit": limit})
     removed += tx.run(sql.OLD_REPORT_CALLS, {"before": now_ms - KEPT_MS, "limit": limit})
+    removed += tx.run(sql.OLD_DEEDS, {"before": now_ms - audit_ms, "limit": limit})
     return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
 
 

@@ -11,7 +11,7 @@ from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor, sources
 from emailerctl.store import reading
 from emailerctl.store import statements as sql
-from emailerctl.store.base import Order, OrderResult, Resolution, Verb
+from emailerctl.store.base import Deed, Order, OrderResult, Resolution, Verb
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
     EXPIRE,
@@ -22,6 +22,7 @@ from emailerctl.store.steps import (
     set_timer,
     step,
     summarise,
+    write_deed,
     write_event,
 )
 
@@ -191,6 +192,16 @@ def _write_audit(tx: Tx, order: Order, changed: list[int], service: str, now_ms:
         service=service,
         data=data,
     )
+    more = {name: value for name, value in data.items() if name not in ("actor", "reason")}
+    deed = Deed(
+        actor=order.actor,
+        verb=f"message.{order.verb}",
+        subject=to_public(MESSAGE, order.message_id),
+        reason=order.reason,
+        message_id=order.message_id,
+        data=more,
+    )
+    write_deed(tx, deed, now_ms)
 
 
 def sweep(

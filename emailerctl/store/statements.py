@@ -436,6 +436,35 @@ OPEN_UNTIL = """
     SELECT open_until_at FROM attempts WHERE message_id = :message_id AND n = :attempt
 """
 
+# the audit trail
+
+ADD_DEED = """
+    INSERT INTO deeds (at, actor, verb, subject, message_id, reason, data)
+    VALUES (:at, :actor, :verb, :subject, :message_id, :reason, :data)
+"""
+
+DEEDS = """
+    SELECT id, at, actor, verb, subject, message_id, reason, data FROM deeds
+     WHERE id < :below AND (:since IS NULL OR at >= :since)
+       AND (:actor = '' OR actor = :actor)
+       AND (:verb = '' OR verb = :verb OR verb LIKE :verb || '.%')
+     ORDER BY id DESC LIMIT :limit
+"""
+
+DEEDS_OF = """
+    SELECT id, at, actor, verb, subject, message_id, reason, data FROM deeds
+     WHERE message_id = :message_id AND id < :below AND (:since IS NULL OR at >= :since)
+       AND (:actor = '' OR actor = :actor)
+       AND (:verb = '' OR verb = :verb OR verb LIKE :verb || '.%')
+     ORDER BY id DESC LIMIT :limit
+"""
+
+OLD_DEEDS = """
+    DELETE FROM deeds
+     WHERE id <= (SELECT max(id) FROM (SELECT id, at FROM deeds ORDER BY id LIMIT :limit)
+                   WHERE at < :before)
+"""
+
 # notes: pause, epoch, clocks, indexes
 
 NOTE = "SELECT value FROM meta WHERE key = :key"
