@@ -133,6 +133,12 @@ class App:
         """What the next hops can express, of those that do not take everything."""
         return _find_abilities(self.tables)
 
+    @property
+    def reporting_hops(self) -> frozenset[str]:
+        """The next hops that report what became of a message; the sandbox does at once."""
+        named = {name for name, (kind, _table) in self.tables.items() if kind.reports}
+        return frozenset(named | {SANDBOX})
+
     def describe_hops(self) -> dict[str, HopFacts]:
         """Return what the settings say of each next hop, for people."""
         return {

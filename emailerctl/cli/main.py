@@ -10,9 +10,11 @@ from typer.main import get_command
 
 import emailerctl
 from emailerctl.cli import (
+    audit,
     config,
     daemons,
     errors,
+    explain,
     logs,
     messages,
     output,
@@ -25,6 +27,7 @@ from emailerctl.cli import (
     suppressions,
     tokens,
     unknown,
+    wait,
 )
 from emailerctl.cli.grammar import Command, Group, apply_everywhere
 from emailerctl.cli.output import Form
@@ -59,7 +62,18 @@ def _build() -> Typer:
     )
     app.callback()(root)
     for heading, verbs in (
-        (_DAILY, (send.send, logs.logs, messages.show, messages.retry, status.status)),
+        (
+            _DAILY,
+            (
+                send.send,
+                logs.logs,
+                messages.show,
+                explain.explain,
+                wait.wait,
+                messages.retry,
+                status.status,
+            ),
+        ),
         (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume)),
     ):
         for verb in verbs:
@@ -73,6 +87,7 @@ def _build() -> Typer:
         ("reports", reports.app),
         ("providers", providers.app),
         ("store", store.app),
+        ("audit", audit.app),
         ("config", config.app),
     ):
         app.add_typer(noun, name=name, cls=Group, rich_help_panel=_NOUNS)

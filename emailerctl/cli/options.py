@@ -20,6 +20,24 @@ Recipients = Annotated[
     Option("--recipient", metavar="ADDRESS", help="This recipient only; may be repeated."),
 ]
 Reason = Annotated[str | None, Option(metavar="TEXT", help="Kept with the event.")]
+# Which messages an order is about, instead of their ids.
+MaybeIds = Annotated[
+    list[str] | None,
+    Argument(
+        metavar="[ID…]",
+        help="Message ids, or beginnings; - reads them from stdin.",
+        show_default=False,
+    ),
+]
+To = Annotated[str, Option("--to", metavar="ADDRESS", help="Those for this recipient.")]
+Tag = Annotated[str, Option("--tag", metavar="TAG", help="Those with this tag.")]
+Provider = Annotated[
+    str, Option("--provider", metavar="NAME", help="Those last tried through this next hop.")
+]
+DryRun = Annotated[
+    bool, Option("--dry-run", help="Say how many it would touch, and change nothing.")
+]
+All = Annotated[bool, Option("--all", help="All that it fits.")]
 Service = Annotated[str | None, Option(metavar="NAME", help="This service only.")]
 Limit = Annotated[
     int,
@@ -54,6 +72,18 @@ def _read_since(word: str) -> int:
 
 parse_duration_ms = _parser(_read_duration)
 parse_since = _parser(_read_since)
+
+
+Since = Annotated[
+    int | None,
+    Option(
+        "--since", metavar="WHEN", parser=parse_since, help="Accepted since: 1h, or RFC 3339."
+    ),
+]
+Until = Annotated[
+    int | None,
+    Option("--until", metavar="WHEN", parser=parse_since, help="Accepted before: likewise."),
+]
 
 
 def to_moment(since: int | None, now_ms: int) -> int | None:

@@ -8,7 +8,7 @@ from typer import Argument, Context, Option, Typer
 from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
-from emailerctl.errors import Fault, Invalid, NotFound
+from emailerctl.errors import NotFound
 from emailerctl.models.page import Page
 from emailerctl.store.base import Blocks, Deed, Suppression
 
@@ -215,10 +215,7 @@ def export(
 
 
 def _parse(opened: "App", address: str) -> str:
-    from emailerctl.models.address import AddressInvalid, parse_address
+    from emailerctl.core.operate import parse_recipient
 
     local = opened.settings.limits.allow_local_domains
-    try:
-        return parse_address(address, allow_sandbox=True, allow_local_domains=local)
-    except AddressInvalid as error:
-        raise Invalid([Fault("/address", str(error))]) from error
+    return parse_recipient(address, allow_local_domains=local)

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 
 from emailerctl.core.fields import parse_instant
 from emailerctl.errors import AmbiguousId, Fault, Forbidden, Invalid, NotFound
+from emailerctl.models.address import AddressInvalid, parse_address
 from emailerctl.models.caller import Caller, Scope
 from emailerctl.models.clock import Clock, parse_duration, to_ms, to_text
 from emailerctl.models.ids import MESSAGE, parse_prefix, parse_public, to_public
@@ -111,6 +112,18 @@ async def load_message(
     if view is None:
         raise NotFound(f"there is no message {shorten(text)}")
     return view
+
+
+def parse_recipient(text: str, *, allow_local_domains: bool) -> str:
+    """Return an address in the form in which it is stored.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        return parse_address(text, allow_sandbox=True, allow_local_domains=allow_local_domains)
+    except AddressInvalid as error:
+        raise Invalid([Fault("/address", str(error))]) from error
 
 
 def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:

@@ -173,9 +173,7 @@ def list_suppressions(
     return Page(found, "\0".join(rows[limit][:3]).encode().hex())
 
 
-def list_deeds(
-    tx: Tx, filter_: DeedFilter, cursor: str | None, limit: int
-) -> Page[DeedView]:
+def list_deeds(tx: Tx, filter_: DeedFilter, cursor: str | None, limit: int) -> Page[DeedView]:
     """Return what operators did, newest first."""
     try:
         below = decode_cursor(cursor) if cursor else _MAX_ID

@@ -28,7 +28,8 @@ _QUERIES: tuple[tuple[str, str, str], ...] = (
         "I1",
         "a message without recipients",
         """SELECT m.id, m.state FROM messages m
-            WHERE m.id > :after AND m.id <= :to AND NOT EXISTS (SELECT 1 FROM recipients r WHERE r.message_id = m.id)""",
+            WHERE m.id > :after AND m.id <= :to
+              AND NOT EXISTS (SELECT 1 FROM recipients r WHERE r.message_id = m.id)""",
     ),
     (
         "I1",
@@ -120,7 +121,8 @@ _QUERIES: tuple[tuple[str, str, str], ...] = (
         "a message was committed by a token after its revocation",
         """SELECT m.id, t.name FROM messages m JOIN tokens t ON t.id = m.token_id
              JOIN events e ON e.message_id = m.id AND e.type = 'message.accepted'
-            WHERE m.id > :after AND m.id <= :to AND t.revoked_at IS NOT NULL AND e.at > t.revoked_at + 1000""",
+            WHERE m.id > :after AND m.id <= :to
+              AND t.revoked_at IS NOT NULL AND e.at > t.revoked_at + 1000""",
     ),
     (
         "I10",
@@ -249,9 +251,9 @@ def _check_folds(tx: Tx, span: Mapping[str, int]) -> list[Breach]:
     breaches: list[Breach] = []
     rows: Any = tx.all(_FOLDS, span)
     for message_id, group in groupby(rows, key=itemgetter(0)):
-        states: set[State] = set()
-        state = ""
-        for _id, state, n, recipient_state, event_state in group:
+        found = list(group)
+        state, states = found[0][1], set[State]()
+        for _id, _state, n, recipient_state, event_state in found:
             states.add(State(recipient_state))
             if event_state is not None and event_state != recipient_state:
                 detail = (

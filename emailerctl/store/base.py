@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from emailerctl.models.event import Event
-from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
+from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor, sources
 from emailerctl.models.message import (
     EnvelopeRecipient,
     MessageView,
@@ -186,6 +186,27 @@ class Resolution(StrEnum):
     SENT = "sent"
     NOT_SENT = "not_sent"
     RESEND = "resend"
+
+
+# What each order is to the life cycle.
+CAUSES: Mapping[tuple[Verb, Resolution | None], Cause] = MappingProxyType(
+    {
+        (Verb.CANCEL, None): Cause.CANCELLED,
+        (Verb.HOLD, None): Cause.HELD,
+        (Verb.RELEASE, None): Cause.RELEASED,
+        (Verb.RETRY, None): Cause.RETRIED,
+        (Verb.RESOLVE, Resolution.SENT): Cause.RESOLVED_SENT,
+        (Verb.RESOLVE, Resolution.NOT_SENT): Cause.RESOLVED_NOT_SENT,
+        (Verb.RESOLVE, Resolution.RESEND): Cause.RESENT,
+    }
+)
+
+
+def find_fitting(verb: Verb, resolution: Resolution | None = None) -> frozenset[State]:
+    """Return the states of recipients that an order fits."""
+    if verb is Verb.RESOLVE:  # evidence may step more; an operator ends doubts only
+        return frozenset({State.UNKNOWN})
+    return sources(CAUSES[verb, resolution])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -492,6 +513,14 @@ class Breach:
     message_id: int | None = None
 
 
+class Redaction(StrEnum):
+    """What became of an order to take somebody out of a message."""
+
+    DONE = "done"
+    OPEN = "open"  # it may still be sent: nothing was changed
+    ABSENT = "absent"
+
+
 class AuditPoint(NamedTuple):
     """How far an audit has come: all messages first, then all keys.
 
@@ -754,6 +783,28 @@ class Store(Protocol):
         """Remove what retention says, *limit* rows at the most; return how many went."""
         ...
 
+    async def count_old(
+        self,
+        *,
+        content_ms: int,
+        messages_ms: int,
+        events_ms: int,
+        audit_ms: int,
+        now_ms: int,
+    ) -> Mapping[str, int]:
+        """Return how much of each kind `retain` would remove, in all its batches."""
+        ...
+
+    async def redact(
+        self, message_id: int, address: str, *, deed: Deed, now_ms: int
+    ) -> Redaction:
+        """Take an address, and the content, out of a message that is final; see the runbook."""
+        ...
+
+    async def redact_rest(self, address: str) -> None:
+        """Take an address out of what belongs to no message, but for the suppressions."""
+        ...
+
     async def index(self, *, limit: int) -> int:
         """Fill the search tables from the event log; return how many messages were taken."""
         ...
@@ -841,6 +892,14 @@ class Store(Protocol):
         """Return recipients in doubt, oldest first."""
         ...
 
+    async def count_in_flight(self) -> int:
+        """Return how many messages a consumer has in its hands."""
+        ...
+
+    async def find_resends(self, message_id: int) -> Mapping[int, int]:
+        """Return when policy sends which doubtful recipients again: number -> moment."""
+        ...
+
     async def queue_stats(self, *, now_ms: int) -> QueueStats:
         """Return the queue in numbers."""
         ...
@@ -865,9 +924,7 @@ class Store(Protocol):
         """Return the epoch alone."""
         ...
 
-    async def end_token(
-        self, token_id: int, *, at_ms: int, deed: Deed | None = None
-    ) -> None:
+    async def end_token(self, token_id: int, *, at_ms: int, deed: Deed | None = None) -> None:
         """Revoke a token at once; *at_ms* is when, for the record.
 
         A request that was authenticated before and commits after is refused (F-IN-14).

@@ -48,6 +48,26 @@ def retain(
     return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
 
 
+def count_old(
+    tx: Tx, *, content_ms: int, messages_ms: int, events_ms: int, audit_ms: int, now_ms: int
+) -> dict[str, int]:
+    """Return how much of each kind `retain` would remove, in all its batches."""
+
+    def count(statement: str, kept_ms: int, **more: int) -> int:
+        before = now_ms - kept_ms
+        params = {"before": before, "before_id": first_id_at(before), **more}
+        row: Any = tx.one(statement, params)
+        return int(row[0])
+
+    keyed_before = now_ms - max(messages_ms, _KEYS_KEPT_MS)
+    return {
+        "content": count(sql.COUNT_OLD_CONTENT, content_ms),
+        "messages": count(sql.COUNT_OLD_MESSAGES, messages_ms, keyed_before=keyed_before),
+        "events": count(sql.COUNT_OLD_EVENTS, events_ms),
+        "audit": count(sql.COUNT_OLD_DEEDS, audit_ms),
+    }
+
+
 def _ids(tx: Tx, statement: str, before_ms: int, limit: int, **more: int) -> list[int]:
     params = {"before": before_ms, "before_id": first_id_at(before_ms), "limit": limit, **more}
     rows: Any = tx.all(statement, params)

@@ -8,10 +8,10 @@ from emailerctl.errors import Conflict, ContentGone, Fault, Invalid, NotFound, T
 from emailerctl.models.clock import to_text
 from emailerctl.models.event import RECIPIENT_EXPIRED, operator
 from emailerctl.models.ids import MESSAGE, to_public
-from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor, sources
+from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
 from emailerctl.store import reading
 from emailerctl.store import statements as sql
-from emailerctl.store.base import Deed, Order, OrderResult, Resolution, Verb
+from emailerctl.store.base import CAUSES, Deed, Order, OrderResult, Verb, find_fitting
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
     EXPIRE,
@@ -26,16 +26,6 @@ from emailerctl.store.steps import (
     write_event,
 )
 
-_CAUSES = {
-    (Verb.CANCEL, None): Cause.CANCELLED,
-    (Verb.HOLD, None): Cause.HELD,
-    (Verb.RELEASE, None): Cause.RELEASED,
-    (Verb.RETRY, None): Cause.RETRIED,
-    (Verb.RESOLVE, Resolution.SENT): Cause.RESOLVED_SENT,
-    (Verb.RESOLVE, Resolution.NOT_SENT): Cause.RESOLVED_NOT_SENT,
-    (Verb.RESOLVE, Resolution.RESEND): Cause.RESENT,
-}
-
 # These put a recipient into the queue, so there must be something to send.
 _QUEUING = frozenset({Cause.RELEASED, Cause.RETRIED, Cause.RESOLVED_NOT_SENT, Cause.RESENT})
 _ENDING_DOUBT = frozenset({Cause.RESOLVED_NOT_SENT, Cause.RESENT})
@@ -49,9 +39,9 @@ def obey(tx: Tx, order: Order, now_ms: int) -> OrderResult:
     if facts is None or order.service not in (None, facts[0]):
         raise NotFound(f"there is no message {to_public(MESSAGE, order.message_id)}")
     service, expires_ms, priority, _from = facts
-    cause = _CAUSES[order.verb, order.resolution]
+    cause = CAUSES[order.verb, order.resolution]
     everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": order.message_id})
-    fitting = _choose(order, cause, everyone)
+    fitting = _choose(order, everyone)
     _check_possible(tx, order, cause, fitting, expires_ms, now_ms)
     if order.expires_ms is not None:
         expires_ms = order.expires_ms
@@ -90,7 +80,7 @@ def obey(tx: Tx, order: Order, now_ms: int) -> OrderResult:
     )
 
 
-def _choose(order: Order, cause: Cause, everyone: Any) -> list[tuple[int, str, str]]:
+def _choose(order: Order, everyone: Any) -> list[tuple[int, str, str]]:
     """Return the recipients that the order names and fits.
 
     Raises:
@@ -107,9 +97,7 @@ def _choose(order: Order, cause: Cause, everyone: Any) -> list[tuple[int, str, s
                 Fault("/recipients", f"{wanted[stranger]!r} is not a recipient of this message")
                 for stranger in sorted(strangers)
             )
-    legal = sources(cause)
-    if cause in (Cause.RESOLVED_SENT, *_ENDING_DOUBT):
-        legal = frozenset({State.UNKNOWN})
+    legal = find_fitting(order.verb, order.resolution)
     fitting = [row for row in named if State(row[2]) in legal]
     if not fitting:
         raise Conflict(

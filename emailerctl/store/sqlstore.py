@@ -26,6 +26,7 @@ from emailerctl.store import (
     operating,
     pacing,
     reading,
+    redacting,
     reporting,
 )
 from emailerctl.store import statements as sql
@@ -50,6 +51,7 @@ from emailerctl.store.base import (
     OrderResult,
     Pause,
     QueueStats,
+    Redaction,
     Stint,
     Suppression,
     Taken,
@@ -384,6 +386,39 @@ class SqlStore:
             )
         )
 
+    async def count_old(
+        self,
+        *,
+        content_ms: int,
+        messages_ms: int,
+        events_ms: int,
+        audit_ms: int,
+        now_ms: int,
+    ) -> Mapping[str, int]:
+        """Return how much of each kind `retain` would remove."""
+        return await self.driver.read(
+            lambda tx: keeping.count_old(
+                tx,
+                content_ms=content_ms,
+                messages_ms=messages_ms,
+                events_ms=events_ms,
+                audit_ms=audit_ms,
+                now_ms=now_ms,
+            )
+        )
+
+    async def redact(
+        self, message_id: int, address: str, *, deed: Deed, now_ms: int
+    ) -> Redaction:
+        """Take an address, and the content, out of a message that is final."""
+        return await self.driver.write(
+            lambda tx: redacting.redact(tx, message_id, address, deed, now_ms)
+        )
+
+    async def redact_rest(self, address: str) -> None:
+        """Take an address out of what belongs to no message, but for the suppressions."""
+        await self.driver.write(lambda tx: redacting.redact_rest(tx, address))
+
     async def index(self, *, limit: int) -> int:
         """Fill the search tables from the event log; return how many messages were taken."""
         found = await self.driver.read(lambda tx: keeping.find_unindexed(tx, limit=limit))
@@ -513,6 +548,17 @@ class SqlStore:
             lambda tx: reading.list_unknown(tx, service, limit, now_ms)
         )
 
+    async def count_in_flight(self) -> int:
+        """Return how many messages a consumer has in its hands."""
+        row = await self.driver.read(lambda tx: tx.one(sql.IN_FLIGHT))
+        return cast("int", row[0]) if row else 0
+
+    async def find_resends(self, message_id: int) -> Mapping[int, int]:
+        """Return when policy sends which doubtful recipients again: number -> moment."""
+        params = {"message_id": message_id}
+        rows = await self.driver.read(lambda tx: tx.all(sql.RESENDS_OF, params))
+        return {cast("int", row[0]): cast("int", row[1]) for row in rows}
+
     async def queue_stats(self, *, now_ms: int) -> QueueStats:
         """Return the queue in numbers."""
         return await self.driver.read(
@@ -542,9 +588,7 @@ class SqlStore:
         """Return the epoch alone."""
         return await self.driver.read(accepting.read_epoch)
 
-    async def end_token(
-        self, token_id: int, *, at_ms: int, deed: Deed | None = None
-    ) -> None:
+    async def end_token(self, token_id: int, *, at_ms: int, deed: Deed | None = None) -> None:
         """Revoke a token at once; *at_ms* is when, for the record."""
 
         def work(tx: Tx) -> None:
