@@ -13,6 +13,7 @@ from emailerctl.cli import (
     audit,
     config,
     daemons,
+    doctor,
     errors,
     explain,
     logs,
@@ -22,6 +23,8 @@ from emailerctl.cli import (
     queue,
     reports,
     send,
+    sendmail,
+    smtp,
     status,
     store,
     suppressions,
@@ -72,9 +75,10 @@ def _build() -> Typer:
                 wait.wait,
                 messages.retry,
                 status.status,
+                doctor.doctor,
             ),
         ),
-        (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume)),
+        (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume, sendmail.sendmail)),
     ):
         for verb in verbs:
             app.command(rich_help_panel=heading)(verb)
@@ -86,6 +90,7 @@ def _build() -> Typer:
         ("suppressions", suppressions.app),
         ("reports", reports.app),
         ("providers", providers.app),
+        ("smtp", smtp.app),
         ("store", store.app),
         ("audit", audit.app),
         ("config", config.app),
@@ -94,7 +99,7 @@ def _build() -> Typer:
         for command in noun.registered_commands:
             command.cls = Command
     for command in app.registered_commands:
-        command.cls = Command
+        command.cls = sendmail.RawCommand if command.callback is sendmail.sendmail else Command
     return app
 
 

@@ -68,6 +68,9 @@ COLOURS: Mapping[str, str] = {
     State.SENT: "green",
     State.DELIVERED: "bold green",
     State.CANCELLED: "dim",
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "bold red",
 }
 
 # Of the same names: what a line of `logs` needs without Rich.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option, Typer
 
 from emailerctl.cli import options, output, session
+from emailerctl.cli.completion import complete_suppressed
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.errors import NotFound
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 
 app = Typer(help="Addresses that are not sent to: list, add, rm, import, export.")
 
-Address = Annotated[str, Argument(metavar="ADDRESS", help="The address, without a name.")]
+Address = Annotated[
+    str,
+    Argument(
+        metavar="ADDRESS",
+        help="The address, without a name.",
+        autocompletion=complete_suppressed,
+    ),
+]
 ForService = Annotated[
     str, Option("--service", metavar="NAME", help="For this service only; else for all.")
 ]

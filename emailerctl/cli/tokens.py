@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option, Typer
 
 from emailerctl.cli import options, output, session
+from emailerctl.cli.completion import complete_token
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.store.base import Token
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
 app = Typer(help="API tokens: create, list, rotate, revoke.")
 
-TokenName = Annotated[str, Argument(metavar="NAME", help="Name, id, or beginning of an id.")]
+TokenName = Annotated[
+    str,
+    Argument(
+        metavar="NAME",
+        help="Name, id, or beginning of an id.",
+        autocompletion=complete_token,
+    ),
+]
 
 _OVERLAP_MS = 86_400_000
 

@@ -44,10 +44,10 @@ class Reading:
         """
         self._within_s = within_s
         connection = sqlite.connect(path, is_reader=True, is_read_only=True)
-        connection.set_authorizer(_authorize)
         self._ends = time.monotonic() + within_s
+        self._db = Database(connection, execute_plugins=False)  # before the locks: it sets one
+        connection.set_authorizer(_authorize)
         connection.set_progress_handler(self._is_over, _STEPS)
-        self._db = Database(connection, execute_plugins=False)
 
     def ask(self, statement: str) -> Answer:
         """Run *statement*.

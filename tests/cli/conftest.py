@@ -1,10 +1,12 @@
 """Fixtures of the command line's tests."""
 
+import io
 from pathlib import Path
 
 import pytest
 
-from tests.cli.world import SETTINGS, World
+from emailerctl.cli import output
+from tests.cli.world import SETTINGS, Result, World
 
 
 @pytest.fixture
@@ -28,3 +30,46 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.timeout(120))
+
+
+class Runner:
+    """The program in this process: what a test costs is what the command costs."""
+
+    def __init__(
+        self,
+        world: World,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        self._world = world
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    def __call__(self, *args: str, stdin: str = "") -> Result:
+        """Run a command as on a pipe; an error that is not deliberate fails the test."""
+        from emailerctl.cli import main
+
+        self._monkeypatch.setattr(output, "_manner", output._Manner())
+        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        self._monkeypatch.chdir(self._world.folder)
+        self._capsys.readouterr()
+        try:
+            code = main.run(["--config", str(self._world.file), *args])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        shown = self._capsys.readouterr()
+        return Result(code, shown.out, shown.err)
+
+    def ok(self, *args: str, stdin: str = "") -> Result:
+        """Run a command that must succeed."""
+        result = self(*args, stdin=stdin)
+        assert result.code == 0, result.err
+        return result
+
+
+@pytest.fixture
+def cli(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Runner:
+    """Run commands on the world's store, in this process."""
+    return Runner(world, capsys, monkeypatch)
