@@ -152,7 +152,7 @@ def _tell_past(facts: Circumstances) -> Iterator[Said]:
         events = list(group)
         event = events[0]
         if event.type == MESSAGE_ACCEPTED:
-            yield _tell_acceptance(facts)
+            yield _tell_acceptance(facts, event)
             continue
         tell = _PAST.get(event.type)
         if tell is None:
@@ -185,7 +185,7 @@ def _find_route(view: MessageView, attempt: int) -> str:
     return next((a.route for a in view.attempts if a.n == attempt), "")
 
 
-def _tell_acceptance(facts: Circumstances) -> Said:
+def _tell_acceptance(facts: Circumstances, event: Event | None = None) -> Said:
     view = facts.view
     if view.token:
         who = f"from the token {view.token} of the service {view.service}"
@@ -196,7 +196,12 @@ def _tell_acceptance(facts: Circumstances) -> Said:
     test = ", as a test: nothing of it leaves this host" if view.is_test else ""
     count = len(view.recipients)
     whom = "1 recipient" if count == 1 else f"{count} recipients"
-    return Said(f"Accepted {who}, {view.size_bytes} bytes for {whom}{test}", view.created_ms)
+    way = ""
+    if event is not None and event.data.get("next_hop"):
+        rule = event.data.get("route")
+        way = f", to go through {event.data['next_hop']}" + (f" ({rule})" if rule else "")
+    text = f"Accepted {who}, {view.size_bytes} bytes for {whom}{way}{test}"
+    return Said(text, view.created_ms)
 
 
 def _via(event: Event) -> str:

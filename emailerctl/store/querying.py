@@ -6,7 +6,7 @@ nothing pass but reading (no ATTACH, no VACUUM INTO, no PRAGMA that sets somethi
 
 import sqlite3 as codes  # the numbers of actions are the same in every build
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ _FORBIDDEN = frozenset({"load_extension", "readfile", "writefile", "edit", "fts3
 _STEPS = 10_000  # of SQLite's machine, between two looks at the clock
 
 Value = str | int | float | bytes | None
+_Rows = Generator[Sequence[Value], None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Reading:
         self._within_s = within_s
         connection = sqlite.connect(path, is_reader=True, is_read_only=True)
         self._ends = time.monotonic() + within_s
+        self._rows: _Rows | None = None
         self._db = Database(connection, execute_plugins=False)  # before the locks: it sets one
         connection.set_authorizer(_authorize)
         connection.set_progress_handler(self._is_over, _STEPS)
@@ -66,9 +68,12 @@ class Reading:
         if cursor.description is None:
             return Answer((), iter(()))
         columns = [name for name, *_rest in cursor.description]
-        return Answer(columns, self._read(cursor))
+        self._rows = self._read(cursor)
+        return Answer(columns, self._rows)
 
-    def _read(self, cursor: Iterator[Sequence[Value]]) -> Iterator[Sequence[Value]]:
+    def _read(
+        self, cursor: Iterator[Sequence[Value]]
+    ) -> Generator[Sequence[Value], None, None]:
         try:
             yield from cursor
         except sqlite.sqlite3.Error as error:
@@ -91,7 +96,9 @@ class Reading:
         return int(time.monotonic() > self._ends)
 
     def close(self) -> None:
-        """Close the store."""
+        """Close the store; what was not read, is read no more."""
+        if self._rows is not None:
+            self._rows.close()
         self._db.close()
 
 

@@ -20,7 +20,7 @@ from emailerctl.models.ids import MESSAGE, build_lease_token, parse_public, to_p
 from emailerctl.models.lifecycle import Cause, WaitingFor
 from emailerctl.models.outcome import Kind, Outcome, Phase
 from emailerctl.settings import load
-from emailerctl.store.base import AttemptResult, Consumer, Settlement
+from emailerctl.store.base import AttemptResult, Claim, Consumer, Settlement
 from emailerctl.store.migrations import migrate
 from emailerctl.wiring import App, open_app
 
@@ -153,12 +153,16 @@ class World:
 
         return self.work(task)
 
+    def claim(self, public: str) -> None:
+        """Let a consumer take a message, and do nothing with it."""
+        self.work(lambda app: _claim(app, public))
+
     def attempt(self, public: str, kind: Kind, reply: str = "") -> None:
         """Let a consumer attempt a message, the next hop answering *kind* to the last byte."""
         self.work(lambda app: _attempt(app, public, kind, reply))
 
 
-async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
+async def _claim(app: App, public: str) -> Claim:
     now_ms, boot_ms = app.clock.now_ms(), app.clock.boot_ms()
     consumer_id = build_lease_token(app.rng)
     await app.store.register(
@@ -176,6 +180,12 @@ async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
     message_id = parse_public(MESSAGE, public)
     assert message_id is not None
     [claim] = await app.store.claim([message_id], consumer_id=consumer_id, now_ms=now_ms)
+    return claim
+
+
+async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
+    now_ms, boot_ms = app.clock.now_ms(), app.clock.boot_ms()
+    claim = await _claim(app, public)
     everyone = frozenset(recipient.n for recipient in claim.recipients)
     assert await app.store.mark(
         claim, everyone, provider="relay", now_ms=now_ms, boot_ms=boot_ms, final_reply_ms=1
