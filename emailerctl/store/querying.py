@@ -71,9 +71,7 @@ class Reading:
         self._rows = self._read(cursor)
         return Answer(columns, self._rows)
 
-    def _read(
-        self, cursor: Iterator[Sequence[Value]]
-    ) -> Generator[Sequence[Value], None, None]:
+    def _read(self, cursor: Iterator[Sequence[Value]]) -> _Rows:
         try:
             yield from cursor
         except sqlite.sqlite3.Error as error:
