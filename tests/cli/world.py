@@ -8,9 +8,11 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +60,15 @@ def build_environment(**more: str) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         **more,
     }
+
+
+@cache
+def build_empty_store() -> bytes:
+    """Return the file of a store that `emailerctl store migrate` has just made."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "emailer.db"
+        migrate(path)
+        return path.read_bytes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +146,10 @@ class World:
         return asyncio.run(main())
 
     def migrate(self) -> None:
-        """Make the store."""
-        migrate(load(self.file, environ={}).store.path)
+        """Make the store: a copy of one that was made once."""
+        path = load(self.file, environ={}).store.path
+        path.write_bytes(build_empty_store())
+        path.chmod(0o600)
 
     def submit(self, *to: str, **fields: object) -> str:
         """Accept a message; return its public id."""
