@@ -107,7 +107,7 @@ def prune(
 
 def query(
     ctx: Context,
-    statement: Annotated[str, Argument(metavar="SQL", help="One SELECT.")],
+    statement: Annotated[str, Argument(metavar="SQL", help="A single query.")],
     csv: Annotated[bool, Option("--csv", help="CSV instead of a table.")] = False,
     limit: Annotated[
         int, Option(metavar="N", min=1, help="Rows at the most.", show_default=True)

@@ -1,11 +1,9 @@
 """Fixtures of the command line's tests."""
 
-import io
 from pathlib import Path
 
 import pytest
 
-from emailerctl.cli import output
 from tests.cli.world import SETTINGS, Result, World
 
 
@@ -35,30 +33,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 class Runner:
     """The program in this process: what a test costs is what the command costs."""
 
-    def __init__(
-        self,
-        world: World,
-        capsys: pytest.CaptureFixture[str],
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:
+    def __init__(self, world: World) -> None:
         self._world = world
-        self._capsys = capsys
-        self._monkeypatch = monkeypatch
 
     def __call__(self, *args: str, stdin: str = "") -> Result:
         """Run a command as on a pipe; an error that is not deliberate fails the test."""
-        from emailerctl.cli import main
-
-        self._monkeypatch.setattr(output, "_manner", output._Manner())
-        self._monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        self._monkeypatch.chdir(self._world.folder)
-        self._capsys.readouterr()
-        try:
-            code = main.run(["--config", str(self._world.file), *args])
-        except SystemExit as end:
-            code = int(end.code or 0)
-        shown = self._capsys.readouterr()
-        return Result(code, shown.out, shown.err)
+        return self._world.call(*args, stdin=stdin)
 
     def ok(self, *args: str, stdin: str = "") -> Result:
         """Run a command that must succeed."""
@@ -68,8 +48,6 @@ class Runner:
 
 
 @pytest.fixture
-def cli(
-    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Runner:
+def cli(world: World) -> Runner:
     """Run commands on the world's store, in this process."""
-    return Runner(world, capsys, monkeypatch)
+    return Runner(world)

@@ -16,7 +16,7 @@ CRON = b"""From: root (Cron Daemon)
 To: root
 Cc: ann, Bob <bob@example.com>
 Subject: Cron <root@host> =?utf-8?q?t=C3=A4glich?=
-X-Cron-Env: <HOME=/root>
+X-Cron-Env: <SHELL=/bin/sh>
 Received: from nowhere
 Date: Mon, 1 Jan 2024 00:00:00 +0000
 
@@ -48,7 +48,7 @@ def test_what_cron_writes() -> None:
         "to": [{"email": "ops@example.net"}],
         "cc": [{"email": "ann@example.org"}, {"email": "bob@example.com", "name": "Bob"}],
         "subject": "Cron <root@host> täglich",
-        "headers": {"X-Cron-Env": "<HOME=/root>"},
+        "headers": {"X-Cron-Env": "<SHELL=/bin/sh>"},
         "text": "first line\n",
     }
 
