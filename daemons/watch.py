@@ -141,6 +141,7 @@ class Watch:
             content_ms=to_ms(retention.content),
             messages_ms=to_ms(retention.messages),
             events_ms=to_ms(retention.events),
+            audit_ms=to_ms(retention.audit),
             now_ms=now_ms,
             limit=_RETAIN_AT_ONCE,
         )

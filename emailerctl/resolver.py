@@ -1,59 +1,90 @@
-"""Questions to the domain name system (RFC 1035): of the system's servers, or of others."""
+"""Asking the DNS: what a domain publishes, or why nobody can tell now."""
 
 from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import Any
 
 import dns.asyncresolver
 import dns.exception
 import dns.nameserver
-import dns.rdatatype
 import dns.resolver
 
-_PORT = 53
+from emailerctl.errors import UsageError
+
+_WITHIN_S = 5.0
 
 
-class LookupFailed(Exception):
-    """There was no answer, or it says that the server failed: nothing is known."""
+class DnsTrouble(Exception):
+    """No name server gave an answer: nothing is known of the name."""
 
 
 class Resolver:
-    """What asks.
+    """Name servers of this host, or those that were named (RFC 1035)."""
 
-    Args:
-        servers: `address` or `address:port`; none: the system's.
-        timeout_s: for one question, however many servers are asked.
-    """
+    def __init__(self, servers: Sequence[str] = (), *, within_s: float = _WITHIN_S) -> None:
+        """Ask *servers* (`192.0.2.1`, `192.0.2.1:5353`, `[2001:db8::1]:53`), else the host's.
 
-    def __init__(self, servers: Sequence[str] = (), *, timeout_s: float = 5.0) -> None:
-        """Remember whom to ask; nothing is asked yet."""
-        self._servers = servers
-        self._timeout_s = timeout_s
-
-    async def find_txt(self, name: str) -> list[str]:
-        """Return the TXT records of *name*, the strings of each joined; none: an empty list.
+        Args:
+            servers: asked in turn.
+            within_s: for one question, however many servers are asked.
 
         Raises:
-            LookupFailed: says why nothing is known.
+            UsageError: one of *servers* is none.
+            DnsTrouble: this host has no name servers set.
         """
         try:
-            answer = await self._build().resolve(
-                name, dns.rdatatype.TXT, lifetime=self._timeout_s
-            )
+            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
+        except dns.exception.DNSException as error:
+            raise DnsTrouble(f"this host has no name servers set: {error}") from error
+        self._resolver.lifetime = within_s
+        self._resolver.retry_servfail = False
+        if servers:
+            self._resolver.nameservers = [_parse_server(server) for server in servers]
+
+    async def find_texts(self, name: str) -> list[str]:
+        """Return the TXT records of *name*, each put together; none where there are none.
+
+        Raises:
+            DnsTrouble: nobody answered.
+        """
+        found = await self._ask(name, "TXT")
+        return ["".join(piece.decode("utf-8", "replace") for piece in r.strings) for r in found]
+
+    async def has_mail_servers(self, name: str) -> bool:
+        """Return whether mail to *name* can be delivered: MX, or an address (RFC 5321 §5.1).
+
+        A null MX (RFC 7505) says that it can't.
+
+        Raises:
+            DnsTrouble: nobody answered.
+        """
+        exchanges = await self._ask(name, "MX")
+        if exchanges:
+            return any(str(one.exchange) != "." for one in exchanges)
+        return bool(await self._ask(name, "A") or await self._ask(name, "AAAA"))
+
+    async def _ask(self, name: str, kind: str) -> list[Any]:
+        try:
+            return list(await self._resolver.resolve(name, kind, search=False))
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             return []
-        except (dns.exception.DNSException, OSError) as error:
-            raise LookupFailed(f"{type(error).__name__}: {error}") from error
-        return [b"".join(record.strings).decode("utf-8", "replace") for record in answer]
-
-    def _build(self) -> dns.asyncresolver.Resolver:
-        resolver = dns.asyncresolver.Resolver(configure=not self._servers)
-        if self._servers:
-            resolver.nameservers = [_parse_server(server) for server in self._servers]
-        resolver.retry_servfail = False
-        return resolver
+        except dns.exception.DNSException as error:
+            said = str(error) or type(error).__name__
+            raise DnsTrouble(f"{kind} of {name}: {said[:200]}") from error
 
 
-def _parse_server(text: str) -> dns.nameserver.Nameserver:
-    if text.count(":") == 1:  # an IPv6 address has more
-        host, _, port = text.partition(":")
-        return dns.nameserver.Do53Nameserver(host, int(port))
-    return dns.nameserver.Do53Nameserver(text, _PORT)
+def _parse_server(server: str) -> dns.nameserver.Nameserver:
+    host, port = _split(server)
+    try:
+        return dns.nameserver.Do53Nameserver(str(ip_address(host)), port)
+    except ValueError as error:
+        raise UsageError(
+            f"{server!r} is no name server", hint="write an address: 192.0.2.1:53"
+        ) from error
+
+
+def _split(server: str) -> tuple[str, int]:
+    host, _, port = server.rpartition(":")
+    if host and port.isdecimal() and (":" not in host or host.startswith("[")):
+        return host.strip("[]"), int(port)
+    return server.strip("[]"), 53

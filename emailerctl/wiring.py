@@ -1,5 +1,6 @@
 """Settings -> App: the composition root, the only file that names concrete backends."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -24,13 +25,14 @@ from emailerctl.core.sealing import Sealing
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
+from emailerctl.errors import Conflict
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.models.message import Priority
 from emailerctl.models.verp import Signer
 from emailerctl.providers import registry
-from emailerctl.providers.base import Abilities, CheckResult, Reports
+from emailerctl.providers.base import Abilities, CheckResult, Conversation, Converses, Reports
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
@@ -148,10 +150,47 @@ class App:
         finally:
             await built.provider.close()
 
+    async def converse(
+        self, name: str, sender: str, recipients: Sequence[str], *, within_s: float
+    ) -> Conversation:
+        """Talk SMTP with a next hop without sending anything.
+
+        Raises:
+            Conflict: it speaks another protocol.
+        """
+        kind, settings = self.tables[name]
+        built = kind.build(name, settings, self.settings.consumer.concurrency, self.clock)
+        try:
+            if not isinstance(built.provider, Converses):
+                raise Conflict(
+                    f"{name} does not speak SMTP", hint=f"emailerctl providers check {name}"
+                )
+            async with asyncio.timeout(within_s):
+                return await built.provider.converse(sender, recipients)
+        except TimeoutError:
+            late = CheckResult("time", is_good=False, detail=f"not done in {within_s:g} s")
+            return Conversation([late], ())
+        finally:
+            await built.provider.close()
+
     @property
     def abilities(self) -> Mapping[str, Abilities]:
         """What the next hops can express, of those that do not take everything."""
         return _find_abilities(self.tables)
+
+    @property
+    def reporting_hops(self) -> frozenset[str]:
+        """The next hops that report what became of a message; the sandbox does at once."""
+        named = {name for name, (kind, _table) in self.tables.items() if kind.reports}
+        return frozenset(named | {SANDBOX})
+
+    def find_default_sender(self) -> str:
+        """Return the envelope sender of the settings, or the address of `[defaults] from`."""
+        defaults = self.settings.defaults
+        if defaults.envelope_sender or not defaults.header_from:
+            return defaults.envelope_sender
+        local = self.settings.limits.allow_local_domains
+        return parse_mailbox(defaults.header_from, allow_local_domains=local).address
 
     def describe_hops(self) -> dict[str, HopFacts]:
         """Return what the settings say of each next hop, for people."""

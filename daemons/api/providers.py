@@ -6,7 +6,7 @@ from emailerctl.core.hop_view import list_hop_views
 from emailerctl.core.shapes import next_hop_shape
 from emailerctl.errors import NotFound
 from emailerctl.models.text import shorten
-from emailerctl.store.base import HopState, NextHop
+from emailerctl.store.base import Deed, HopState, NextHop
 from emailerctl.wiring import App
 
 
@@ -34,5 +34,6 @@ async def set_state(
     hop = NextHop(
         name=name, state=state, reason=reason, changed_ms=app.clock.now_ms(), actor=actor
     )
-    await app.store.set_next_hop(hop)
+    verb = "provider.enable" if state is HopState.OPEN else "provider.disable"
+    await app.store.set_next_hop(hop, deed=Deed(actor, verb, name, reason))
     return next(one for one in await list_providers(app) if one["name"] == name)

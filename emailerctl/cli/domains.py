@@ -25,7 +25,7 @@ DomainName = Annotated[str, Argument(metavar="DOMAIN", help="Of From addresses: 
 def _run(ctx: Context, work: "Callable[[Domains], Awaitable[Answer]]") -> tuple[Answer, int]:
     """Let *work* look after the domains; return what came of it, and when."""
     from emailerctl.core.domains import Domains
-    from emailerctl.resolver import LookupFailed, Resolver
+    from emailerctl.resolver import DnsTrouble, Resolver
     from emailerctl.wiring import App
 
     async def with_app(opened: App) -> tuple[Answer, int]:
@@ -33,10 +33,10 @@ def _run(ctx: Context, work: "Callable[[Domains], Awaitable[Answer]]") -> tuple[
         domains = Domains(
             opened.store,
             opened.key_files,
-            Resolver(dns.servers, timeout_s=dns.timeout.total_seconds()),
+            Resolver(dns.servers, within_s=dns.timeout.total_seconds()),
             clock=opened.clock,
             actor=session.build_caller().name,
-            lookup_fault=LookupFailed,
+            lookup_fault=DnsTrouble,
         )
         return await work(domains), opened.clock.now_ms()
 

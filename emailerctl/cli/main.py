@@ -10,10 +10,13 @@ from typer.main import get_command
 
 import emailerctl
 from emailerctl.cli import (
+    audit,
     config,
     daemons,
+    doctor,
     domains,
     errors,
+    explain,
     logs,
     messages,
     output,
@@ -21,11 +24,14 @@ from emailerctl.cli import (
     queue,
     reports,
     send,
+    sendmail,
+    smtp,
     status,
     store,
     suppressions,
     tokens,
     unknown,
+    wait,
 )
 from emailerctl.cli.grammar import Command, Group, apply_everywhere
 from emailerctl.cli.output import Form
@@ -60,8 +66,20 @@ def _build() -> Typer:
     )
     app.callback()(root)
     for heading, verbs in (
-        (_DAILY, (send.send, logs.logs, messages.show, messages.retry, status.status)),
-        (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume)),
+        (
+            _DAILY,
+            (
+                send.send,
+                logs.logs,
+                messages.show,
+                explain.explain,
+                wait.wait,
+                messages.retry,
+                status.status,
+                doctor.doctor,
+            ),
+        ),
+        (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume, sendmail.sendmail)),
     ):
         for verb in verbs:
             app.command(rich_help_panel=heading)(verb)
@@ -74,14 +92,16 @@ def _build() -> Typer:
         ("reports", reports.app),
         ("providers", providers.app),
         ("domains", domains.app),
+        ("smtp", smtp.app),
         ("store", store.app),
+        ("audit", audit.app),
         ("config", config.app),
     ):
         app.add_typer(noun, name=name, cls=Group, rich_help_panel=_NOUNS)
         for command in noun.registered_commands:
             command.cls = Command
     for command in app.registered_commands:
-        command.cls = Command
+        command.cls = sendmail.RawCommand if command.callback is sendmail.sendmail else Command
     return app
 
 

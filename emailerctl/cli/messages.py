@@ -1,35 +1,27 @@
 """`emailerctl messages`, `show`, `retry`: look at messages, and act on them."""
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Context, Exit, Option, Typer
+from typer import Context, Option, Typer
 
-from emailerctl.cli import errors, options, output, session
+from emailerctl.cli import message_export, options, output, session
+from emailerctl.cli.orders import Command, Query, act
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
-from emailerctl.errors import EmailerError, NotFound
+from emailerctl.errors import NotFound, UsageError
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State, WaitingFor
 from emailerctl.models.message import AttemptView, MessageView, RecipientView
 from emailerctl.models.page import MessageFilter, Page
-from emailerctl.store.base import OrderResult, Verb
+from emailerctl.store.base import Verb
 
 if TYPE_CHECKING:
     from emailerctl.core.route import Route
     from emailerctl.wiring import App
 
-app = Typer(help="Messages: list, show, cancel, hold, release, reschedule.")
+app = Typer(help="Messages: list, show, cancel, hold, release, reschedule, export, redact.")
 
-_DONE = {
-    Verb.CANCEL: "cancelled",
-    Verb.HOLD: "held",
-    Verb.RELEASE: "released",
-    Verb.RETRY: "queued",
-    Verb.RESOLVE: "resolved",
-    Verb.RESCHEDULE: "rescheduled",
-}
 COLUMNS = ("id", "state", "accepted", "to", "subject", "from", "details")
 
 
@@ -268,51 +260,107 @@ def say_when(moment_ms: int | None, now_ms: int) -> str:
 
 # Acting
 
+_CANCEL = Command(
+    verb=Verb.CANCEL,
+    question="Cancel {whom}?",
+    hint="give ids, or --tag, --to, --provider, --service, --since, --until or --all",
+    asks_of_one=True,
+)
+_HOLD = Command(verb=Verb.HOLD, question="Hold {whom}?", hint=_CANCEL.hint)
+_RELEASE = Command(verb=Verb.RELEASE, question="Let {whom} go?", hint=_CANCEL.hint)
+_RESCHEDULE = Command(
+    verb=Verb.RESCHEDULE,
+    question="Set another time for {whom}?",
+    hint="name them by id, or - for ids from the standard input",
+)
+_RETRY = Command(
+    verb=Verb.RETRY,
+    question="Queue {whom} again?",
+    hint="give ids, or --failed, --bounced (and --since, --provider, …)",
+)
+
 
 @app.command()
 def cancel(
     ctx: Context,
-    messages: options.MessageIds,
+    messages: options.MaybeIds = None,
     recipients: options.Recipients = None,
     reason: options.Reason = None,
+    to: options.To = "",
+    tag: options.Tag = "",
+    provider: options.Provider = "",
+    service: options.Service = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    all_: options.All = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Withdraw queued or held messages, for good; what has left is not touched.
 
     Example: emailerctl messages cancel 1C6K9Q --reason "wrong price"
+
+    Example: emailerctl messages cancel --tag newsletter-47 --dry-run
     """
-    ids = list(session.read_ids(messages))
-    output.ask(f"Cancel {_count(ids)}?")
-    act(ctx, Verb.CANCEL, ids, {"recipients": recipients, "reason": reason})
+    query = Query(
+        since=since, until=until, to=to, tag=tag, provider=provider, service=service or "",
+        is_all=all_,
+    )  # fmt: skip
+    fields = {"recipients": recipients, "reason": reason}
+    act(ctx, _CANCEL, messages, query, fields, is_rehearsal=dry_run)
 
 
 @app.command()
 def hold(
     ctx: Context,
-    messages: options.MessageIds,
+    messages: options.MaybeIds = None,
     recipients: options.Recipients = None,
     reason: options.Reason = None,
+    to: options.To = "",
+    tag: options.Tag = "",
+    provider: options.Provider = "",
+    service: options.Service = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    all_: options.All = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Park queued messages until they are released.
 
     Example: emailerctl messages hold 1C6K9Q --reason "legal asks"
     """
-    ids = list(session.read_ids(messages))
-    act(ctx, Verb.HOLD, ids, {"recipients": recipients, "reason": reason})
+    query = Query(
+        since=since, until=until, to=to, tag=tag, provider=provider, service=service or "",
+        is_all=all_,
+    )  # fmt: skip
+    fields = {"recipients": recipients, "reason": reason}
+    act(ctx, _HOLD, messages, query, fields, is_rehearsal=dry_run)
 
 
 @app.command()
 def release(
     ctx: Context,
-    messages: options.MessageIds,
+    messages: options.MaybeIds = None,
     recipients: options.Recipients = None,
     reason: options.Reason = None,
+    to: options.To = "",
+    tag: options.Tag = "",
+    provider: options.Provider = "",
+    service: options.Service = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    all_: options.All = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Let held messages go.
 
     Example: emailerctl messages list --state held -o id | emailerctl messages release -
     """
-    ids = list(session.read_ids(messages))
-    act(ctx, Verb.RELEASE, ids, {"recipients": recipients, "reason": reason})
+    query = Query(
+        since=since, until=until, to=to, tag=tag, provider=provider, service=service or "",
+        is_all=all_,
+    )  # fmt: skip
+    fields = {"recipients": recipients, "reason": reason}
+    act(ctx, _RELEASE, messages, query, fields, is_rehearsal=dry_run)
 
 
 @app.command()
@@ -331,20 +379,30 @@ def reschedule(
 
     Example: emailerctl messages reschedule 1C6K9Q --send-in 2h
     """
-    ids = list(session.read_ids(messages))
     fields = {"send_at": send_at, "send_in": send_in, "reason": reason}
-    act(ctx, Verb.RESCHEDULE, ids, fields)
+    act(ctx, _RESCHEDULE, messages, Query(), fields)
 
 
 def retry(
     ctx: Context,
-    messages: options.MessageIds,
+    messages: options.MaybeIds = None,
     recipients: options.Recipients = None,
     reason: options.Reason = None,
     expires_in: Annotated[
         str | None,
         Option(metavar="DURATION", help="A new expiry, for messages that have expired: 1h."),
     ] = None,
+    failed: Annotated[bool, Option("--failed", help="Recipients that were given up.")] = False,
+    bounced: Annotated[
+        bool, Option("--bounced", help="Recipients that were refused for good.")
+    ] = False,
+    to: options.To = "",
+    tag: options.Tag = "",
+    provider: options.Provider = "",
+    service: options.Service = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Queue failed, bounced or cancelled messages again; queued ones are due now.
 
@@ -353,57 +411,18 @@ def retry(
 
     Example: emailerctl retry 1C6K9Q --reason "mailbox was full"
 
-    Example: emailerctl messages list --state failed --since 1h -o id | emailerctl retry -
+    Example: emailerctl retry --failed --since 1h --provider relay --dry-run
     """
-    ids = list(session.read_ids(messages))
+    states = {State.FAILED: failed, State.BOUNCED: bounced}
+    query = Query(
+        states=frozenset(state for state, is_meant in states.items() if is_meant),
+        since=since, until=until, to=to, tag=tag, provider=provider, service=service or "",
+    )  # fmt: skip
+    if query.is_given and not query.states:
+        raise UsageError("which recipients shall be queued again?", hint=_RETRY.hint)
     fields = {"recipients": recipients, "reason": reason, "expires_in": expires_in}
-    act(ctx, Verb.RETRY, ids, fields)
+    act(ctx, _RETRY, messages, query, fields, is_rehearsal=dry_run)
 
 
-def act(ctx: Context, verb: Verb, ids: list[str], fields: Mapping[str, object]) -> None:
-    """Carry out one order for each of *ids*, saying what came of it.
-
-    Raises:
-        Exit: the worst exit code, where one was refused.
-    """
-    from emailerctl.core import operate
-
-    given = {name: value for name, value in fields.items() if value}
-    results: list[OrderResult] = []
-
-    async def work(opened: "App") -> int:
-        caller = session.build_caller()
-        worst = 0
-        for message in ids:
-            try:
-                done = await operate.carry_out(
-                    opened.store, opened.clock, caller, verb, message, given
-                )
-            except EmailerError as error:
-                if len(ids) == 1:
-                    raise
-                output.note(f"{message}:")
-                worst = max(worst, errors.report(error))
-            else:
-                results.append(done)
-                if output.form() is not Form.JSON:
-                    output.result(_describe(verb, done), shapes.order_shape(done))
-        return worst
-
-    worst = session.run(ctx, work)
-    if output.form() is Form.JSON:
-        found = [shapes.order_shape(done) for done in results]
-        output.write_json(found[0] if len(ids) == 1 else shapes.listing_shape(found))
-    if worst:
-        raise Exit(worst)
-
-
-def _describe(verb: Verb, done: OrderResult) -> str:
-    changed = [r.address for r in done.recipients if r.n in done.changed]
-    others = [f"{r.address} is {r.state}" for r in done.recipients if r.n not in done.changed]
-    rest = f"; unchanged: {', '.join(others)}" if others else ""
-    return f"{_DONE[verb]} {to_public(MESSAGE, done.message_id)}: {', '.join(changed)}{rest}"
-
-
-def _count(ids: list[str]) -> str:
-    return ids[0] if len(ids) == 1 else f"{len(ids)} messages"
+app.command("export")(message_export.export)
+app.command("redact")(message_export.redact)

@@ -7,6 +7,8 @@ escaped.  Rich is imported when a table is drawn on a terminal, and never before
 """
 
 import contextlib
+import csv
+import io
 import json
 import os
 import re
@@ -66,6 +68,9 @@ COLOURS: Mapping[str, str] = {
     State.SENT: "green",
     State.DELIVERED: "bold green",
     State.CANCELLED: "dim",
+    "pass": "green",
+    "warn": "yellow",
+    "fail": "bold red",
 }
 
 # Of the same names: what a line of `logs` needs without Rich.
@@ -268,6 +273,15 @@ def write_painted(pieces: Iterable[tuple[str, str]]) -> None:
     """Write one line made of (text, style) pieces, made safe; colours where they are wanted."""
     has_colour = is_coloured(sys.stdout)
     _write(sys.stdout, "".join(_paint(safe(t), s, has_colour=has_colour) for t, s in pieces))
+
+
+def write_csv(rows: Iterable[Sequence[str]]) -> None:
+    """Write rows of CSV (RFC 4180), every cell made safe."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerows([map(safe, row) for row in rows])
+    with _Pipe():
+        sys.stdout.write(text.getvalue())
+        sys.stdout.flush()
 
 
 def write_raw(octets: bytes) -> None:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Exit, Option, Typer
 
 from emailerctl.cli import options, output, session
+from emailerctl.cli.completion import complete_hop
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.core.hop_view import HopView, list_hop_views
 from emailerctl.errors import NotFound
 from emailerctl.providers.base import CheckResult
-from emailerctl.store.base import BreakerState, HopState, NextHop
+from emailerctl.store.base import BreakerState, Deed, HopState, NextHop
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -22,7 +23,10 @@ app = Typer(help="Next hops: list, check, enable, disable.")
 _REFUSED = 69
 _CHECK_MS = 60_000
 
-HopName = Annotated[str, Argument(metavar="NAME", help="As in [providers.NAME].")]
+HopName = Annotated[
+    str,
+    Argument(metavar="NAME", help="As in [providers.NAME].", autocompletion=complete_hop),
+]
 
 
 async def find_hops(opened: "App") -> list[HopView]:
@@ -105,7 +109,7 @@ def check(
     async def work(opened: "App") -> list[CheckResult]:
         known = {view.hop.name: view for view in await find_hops(opened)}
         if name not in opened.tables:
-            raise _build_not_found(name, opened.tables)
+            raise build_not_found(name, opened.tables)
         return await opened.check_hop(known[name], within_s=(timeout_ms or _CHECK_MS) / 1000)
 
     results = session.run(ctx, work)
@@ -150,7 +154,7 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
     async def work(opened: "App") -> HopView:
         known = {view.hop.name: view for view in await find_hops(opened)}
         if name not in known:
-            raise _build_not_found(name, known)
+            raise build_not_found(name, known)
         hop = NextHop(
             name=name,
             state=state,
@@ -158,7 +162,8 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
             changed_ms=opened.clock.now_ms(),
             actor=session.build_caller().name,
         )
-        await opened.store.set_next_hop(hop)
+        verb = "provider.enable" if state is HopState.OPEN else "provider.disable"
+        await opened.store.set_next_hop(hop, deed=Deed(hop.actor, verb, name, hop.reason))
         views = await find_hops(opened)
         return next(view for view in views if view.hop.name == name)
 
@@ -167,7 +172,8 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
     output.result(f"{name} is {view.hop.state}", shape | {"id": name})
 
 
-def _build_not_found(name: str, known: Iterable[str]) -> NotFound:
+def build_not_found(name: str, known: Iterable[str]) -> NotFound:
+    """Return a refusal that names the nearest next hop, or all."""
     near = difflib.get_close_matches(name, known, 1)
     return NotFound(
         f"there is no next hop {name}",

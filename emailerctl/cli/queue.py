@@ -6,6 +6,7 @@ from typer import Context, Option, Typer
 
 from emailerctl.cli import messages, options, output, session
 from emailerctl.core import shapes
+from emailerctl.errors import TimedOut
 from emailerctl.models.clock import to_text
 from emailerctl.models.lifecycle import State, WaitingFor
 from emailerctl.models.message import MessageView
@@ -15,7 +16,10 @@ from emailerctl.store.base import Pause, QueueStats
 if TYPE_CHECKING:
     from emailerctl.wiring import App
 
-app = Typer(help="The queue: list, stats, pause, resume.")
+app = Typer(help="The queue: list, stats, pause, resume, drain.")
+
+_DRAIN_MS = 660_000  # final_reply, and a minute
+_POLL_S = 0.2
 
 MEANINGS = (
     ("ready", "due now"),
@@ -117,7 +121,58 @@ def pause(
 
 
 @app.command()
-def resume(ctx: Context) -> None:
+def drain(
+    ctx: Context,
+    timeout_ms: Annotated[
+        int | None,
+        Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=options.parse_duration_ms,
+            help="How long to wait; 11m unless given, since an answer may take ten.",
+        ),
+    ] = None,
+    reason: options.Reason = None,
+) -> None:
+    """Stop handing over, and return when nothing is in flight; the queue stays paused.
+
+    Exits 75 when something is still in flight at the end of the time.
+
+    Example: emailerctl queue drain --timeout 2m --reason "kernel update"
+    """
+    from asyncio import sleep
+
+    async def work(opened: "App") -> tuple[int, bool]:
+        store, clock = opened.store, opened.clock
+        now_ms = clock.now_ms()
+        actor = session.build_caller().name
+        if await store.find_pause(now_ms=now_ms) is None:
+            await store.pause(
+                Pause(since_ms=now_ms, until_ms=None, actor=actor, reason=reason or "drain")
+            )
+        ends_ms = clock.boot_ms() + (_DRAIN_MS if timeout_ms is None else timeout_ms)
+        most = left = await store.count_in_flight()
+        with output.progress("Draining") as show:
+            while left and clock.boot_ms() < ends_ms:
+                show(most - left, most)
+                await sleep(_POLL_S)
+                left = await store.count_in_flight()
+                most = max(most, left)
+        return left, bool(await store.list_consumers())
+
+    left, has_consumers = session.run(ctx, work)
+    shape = {"paused": True, "in_flight": left}
+    if left:
+        output.result(f"{left} messages are still in flight; the queue stays paused", shape)
+        hint = "wait longer: --timeout 11m" if has_consumers else (
+            "no consumer is there: a daemon that starts ends the leases of the dead ones"
+        )  # fmt: skip
+        raise TimedOut(f"{left} messages are still in flight", hint=hint)
+    output.result("nothing is in flight; the queue is paused: emailerctl queue resume", shape)
+
+
+@app.command()
+def resume(ctx: Context, reason: options.Reason = None) -> None:
     """End the pause.
 
     Example: emailerctl queue resume
@@ -125,7 +180,8 @@ def resume(ctx: Context) -> None:
 
     async def work(opened: "App") -> bool:
         actor = session.build_caller().name
-        return await opened.store.resume(actor=actor, now_ms=opened.clock.now_ms())
+        now_ms = opened.clock.now_ms()
+        return await opened.store.resume(actor=actor, now_ms=now_ms, reason=reason or "")
 
     was_paused = session.run(ctx, work)
     text = "the queue runs again" if was_paused else "the queue was not paused"

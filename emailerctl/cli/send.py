@@ -7,22 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Context, Exit, Option
 
-from emailerctl.cli import follow, logs, options, output, session
+from emailerctl.cli import options, output, session
+from emailerctl.cli.wait import TIMEOUT_MS, wait_for
 from emailerctl.core import shapes
-from emailerctl.errors import ContentGone, Fault, Invalid, NotFound, UsageError
-from emailerctl.models.event import GAP
+from emailerctl.errors import ContentGone, Fault, Invalid, UsageError
 from emailerctl.models.ids import MESSAGE, to_public
-from emailerctl.models.lifecycle import FINAL, State
-from emailerctl.models.message import MessageView
-from emailerctl.models.page import EventFilter
+from emailerctl.models.lifecycle import State
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
 
-_REACHED = frozenset({State.SENT, State.DELIVERED})
-_ENDED_OTHERWISE = 65
-_TIMED_OUT = 75
-_TIMEOUT_MS = 60_000
+_REACHED = frozenset({State.SENT})
 
 Words = list[str] | None
 
@@ -160,8 +155,8 @@ def send(
             output.result(said, shapes.receipt_shape(receipt))
             return 0
         output.note(said)
-        limit_ms = _TIMEOUT_MS if timeout_ms is None else timeout_ms
-        return await _wait(opened, receipt.message_id, limit_ms)
+        limit_ms = TIMEOUT_MS if timeout_ms is None else timeout_ms
+        return await wait_for(opened, receipt.message_id, _REACHED, limit_ms)
 
     code = session.run(ctx, work)
     if code:
@@ -192,54 +187,15 @@ async def _show_plan(opened: "App", fields: dict[str, object]) -> None:
     output.note("nothing was sent or kept; the id is an example")
 
 
-async def _wait(opened: "App", message_id: int, limit_ms: int) -> int:
-    """Follow a message to its end; return the exit code."""
-    import asyncio
-
-    try:
-        async with asyncio.timeout(limit_ms / 1000):
-            view = await _find_end(opened, message_id)
-    except TimeoutError:
-        view = await _load(opened, message_id)
-    state = view.state
-    output.result(f"{state} {to_public(MESSAGE, message_id)}", shapes.message_shape(view))
-    if any(r.state not in FINAL for r in view.recipients):
-        output.error(
-            f"after {limit_ms / 1000:g} s it is {state}",
-            hint=f"emailerctl logs --follow --message {to_public(MESSAGE, message_id)}",
-        )
-        return _TIMED_OUT
-    is_reached = all(r.state in _REACHED for r in view.recipients)
-    return 0 if is_reached else _ENDED_OTHERWISE
-
-
-async def _find_end(opened: "App", message_id: int) -> MessageView:
-    async for event in follow.follow(opened.store, EventFilter(message_id=message_id), 0):
-        if event is None:
-            view = await _load(opened, message_id)
-            if all(r.state in FINAL for r in view.recipients):
-                return view
-        elif event.type != GAP:
-            output.note("".join(piece for piece, _style in logs.build_line(event)).rstrip())
-    raise AssertionError  # following never ends by itself
-
-
-async def _load(opened: "App", message_id: int) -> MessageView:
-    view = await opened.store.find_message(message_id)
-    if view is None:
-        raise NotFound(f"{to_public(MESSAGE, message_id)} was removed by retention")
-    return view
-
-
 async def _read_like(opened: "App", like: str, given: dict[str, object]) -> dict[str, object]:
     """Return the fields of an earlier message, replaced by those that were given."""
     from emailerctl.core import operate
     from emailerctl.core.reread import read_fields
 
     message_id = await operate.resolve_id(opened.store, like, service=None)
-    view = await _load(opened, message_id)
+    view = await opened.store.find_message(message_id)
     raw = await opened.store.load_raw(message_id)
-    if raw is None:
+    if view is None or raw is None:
         raise ContentGone("the content of this message was removed: there is nothing to copy")
     fields = read_fields(raw, view)
     if {"to", "cc", "bcc"} & given.keys():  # other recipients, not more of them

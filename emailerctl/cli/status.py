@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from typer import Context
+from typer import Context, Option
 
 from emailerctl.cli import output, providers, queue, session
 from emailerctl.core import shapes
+from emailerctl.core.explain import SILENT_MS
 from emailerctl.core.hop_view import HopView
 from emailerctl.store.base import Alert, BreakerState, Consumer, HopState, QueueStats
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
-
-_SILENT_MS = 30_000  # without a heartbeat for so long there is an alert too (product.md §7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +25,17 @@ class _Picture:
     alerts: Sequence[Alert]
 
 
-def status(ctx: Context) -> None:
+def status(
+    ctx: Context,
+    line: Annotated[
+        bool, Option("--line", help="All of it in one line, for a prompt or a monitor.")
+    ] = False,
+) -> None:
     """Show how things stand: queue, doubts, next hops, consumers, alerts.
 
     Example: emailerctl status
+
+    Example: emailerctl status --line
     """
 
     async def work(opened: "App") -> _Picture:
@@ -44,10 +50,36 @@ def status(ctx: Context) -> None:
         )
 
     picture = session.run(ctx, work)
-    if output.form() is output.Form.TABLE:
+    if output.form() is output.Form.TABLE and line:
+        output.write_text(_build_line(picture))
+    elif output.form() is output.Form.TABLE:
         _write(picture)
     else:
         output.result("", _shape(picture))
+
+
+def _build_line(picture: _Picture) -> str:
+    """Return what is wrong, or that nothing is, in one line."""
+    stats, now_ms = picture.stats, picture.now_ms
+    shut = [view.hop.name for view in picture.hops if not _is_good(view)]
+    alive = sum(now_ms - one.heartbeat_ms <= SILENT_MS for one in picture.consumers)
+    waiting = stats.scheduled + stats.retrying + stats.waiting
+    pieces = [
+        f"{stats.ready} ready, {waiting} waiting, {stats.sending} sending",
+        f"{stats.unknown} unknown",
+        f"{stats.held} held",
+        f"next hops shut: {', '.join(shut)}" if shut else "next hops open",
+        f"{alive} consumers",
+        "paused" if stats.pause else "",
+        f"alerts: {', '.join(alert.name for alert in picture.alerts)}"
+        if picture.alerts
+        else "no alerts",
+    ]
+    return " · ".join(filter(None, pieces))
+
+
+def _is_good(view: HopView) -> bool:
+    return view.hop.state is HopState.OPEN and view.breaker.state is BreakerState.CLOSED
 
 
 def _shape(picture: _Picture) -> shapes.Shape:
@@ -82,7 +114,7 @@ def _write(picture: _Picture) -> None:
         default = "default" if view.facts.is_default else ""
         traits = ", ".join(filter(None, [view.facts.kind, default]))
         state, reason = str(hop.state), hop.reason
-        is_good = hop.state is HopState.OPEN and breaker.state is BreakerState.CLOSED
+        is_good = _is_good(view)
         if hop.state is HopState.OPEN and not is_good:
             since = output.ago(breaker.since_ms, now_ms)
             state, reason = f"breaker {breaker.state} since {since}", breaker.reason
@@ -90,7 +122,7 @@ def _write(picture: _Picture) -> None:
         style = "green" if is_good else "bold red"
         _line("" if index else "next hops", f"{hop.name} ({traits}) {state}{why}", style)
     for index, consumer in enumerate(picture.consumers):
-        is_silent = now_ms - consumer.heartbeat_ms > _SILENT_MS
+        is_silent = now_ms - consumer.heartbeat_ms > SILENT_MS
         text = (
             f"{consumer.host} pid {consumer.pid}, heartbeat "
             f"{output.ago(consumer.heartbeat_ms, now_ms)}, {consumer.in_flight} in flight"

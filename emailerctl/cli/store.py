@@ -1,22 +1,24 @@
 """`emailerctl store`: make it, bring it up to date, look whether it is sound, save it."""
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Exit, Option, Typer
 
-from emailerctl.cli import output, session
+from emailerctl.cli import options, output, session, store_upkeep
 from emailerctl.core import shapes
+from emailerctl.errors import StoreUnusable, TimedOut
 from emailerctl.models.clock import SystemClock, to_text
-from emailerctl.models.ids import MESSAGE, to_public
-from emailerctl.store.base import Breach
+from emailerctl.models.ids import MESSAGE, first_id_at, moment_of, to_public
+from emailerctl.store.base import AuditPoint, Breach, Deed
 
 if TYPE_CHECKING:
     from emailerctl.store.copying import Backup
     from emailerctl.store.schema import Step
     from emailerctl.wiring import App
 
-app = Typer(help="The store: migrate, check, audit, backup, restore.")
+app = Typer(help="The store: migrate, check, audit, backup, restore, prune, query.")
 
 _REFUSED = 65
 _CONFIGURATION = 78
@@ -84,16 +86,54 @@ def check(ctx: Context) -> None:
 def audit(
     ctx: Context,
     limit: Annotated[int, Option(metavar="N", min=1, help="Stop after so many.")] = 100,
+    since: Annotated[
+        int | None,
+        Option(
+            metavar="WHEN",
+            parser=options.parse_since,
+            help="Messages accepted since: 1d, or RFC 3339; else all.",
+        ),
+    ] = None,
+    within_ms: Annotated[
+        int | None,
+        Option(
+            "--within",
+            metavar="DURATION",
+            parser=options.parse_duration_ms,
+            help="Stop after that time (exit 75), and say how to go on.",
+        ),
+    ] = None,
 ) -> None:
     """Check the invariants of delivery on a live store; exit 65 if one does not hold.
 
+    It reads, a piece at a time, and holds up nobody.
+
     Example: emailerctl store audit
+
+    Example: emailerctl store audit --since 1d --within 5m
     """
 
-    async def work(opened: "App") -> list[Breach]:
-        return await opened.store.audit(limit=limit)
+    async def work(opened: "App") -> tuple[list[Breach], AuditPoint | None, int]:
+        now_ms, ends_ms = opened.clock.now_ms(), opened.clock.boot_ms() + (within_ms or 0)
+        since_ms = options.to_moment(since, now_ms)
+        at: AuditPoint | None = AuditPoint()
+        if since_ms is not None:
+            at = AuditPoint(first_id_at(since_ms) - 1)
+        found: list[Breach] = []
+        messages = 0
+        with output.progress("Auditing") as show:
+            while at is not None and len(found) < limit:
+                if messages and within_ms is not None and opened.clock.boot_ms() >= ends_ms:
+                    break
+                page = await opened.store.audit_page(at, limit=limit)
+                found += page.breaches
+                at = page.following
+                messages = messages if at is None else at.messages
+                show(round(page.share * 100), 100)
+        return found[:limit], at, messages
 
-    found = session.run(ctx, work)
+    found, rest, messages = session.run(ctx, work)
+    output.note(f"looked at {messages} messages")
     output.listing(
         "Invariants that do not hold",
         ("invariant", "message", "what is wrong"),
@@ -108,6 +148,12 @@ def audit(
     )
     if found:
         raise Exit(_REFUSED)
+    if rest is not None and rest.key is None:
+        since_text = to_text(moment_of(rest.message_id))
+        raise TimedOut(
+            f"the time was over after {messages} messages; no breach among them",
+            hint=f"go on with: emailerctl store audit --since {since_text}",
+        )
 
 
 @app.command()
@@ -124,7 +170,17 @@ def backup(
     source = session.load_settings(ctx).store.path
     with output.progress("Backing up", has_octets=True) as progress:
         made = back_up(source, path.absolute(), progress=progress)
+    with contextlib.suppress(StoreUnusable):  # one before an upgrade has no trail yet
+        _note_backup(ctx, made.path)
     output.result(f"{made.path}: {_describe(made)}", _backup_shape(made))
+
+
+def _note_backup(ctx: Context, path: Path) -> None:
+    async def work(opened: "App") -> None:
+        deed = Deed(session.build_caller().name, "store.backup", str(path))
+        await opened.store.note_deed(deed, now_ms=opened.clock.now_ms())
+
+    session.run(ctx, work)
 
 
 @app.command()
@@ -208,3 +264,7 @@ def _backup_shape(backup: "Backup") -> shapes.Shape:
 
 def _shape(step: "Step") -> shapes.Shape:
     return {"name": step.name, "applied": step.is_applied, "sentence": step.sentence}
+
+
+app.command("prune")(store_upkeep.prune)
+app.command("query")(store_upkeep.query)

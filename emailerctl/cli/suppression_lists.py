@@ -27,7 +27,7 @@ from emailerctl.core.suppression_files import (
     write_suppression,
 )
 from emailerctl.errors import BadRequest, Invalid, NotFound, UsageError
-from emailerctl.store.base import Suppression
+from emailerctl.store.base import Deed, Suppression
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -93,6 +93,8 @@ async def import_list(
             said = f"{counts['good']} would be imported; nothing was changed"
             return said, {**counts, "added": 0, "dry_run": True}
         added = await _import_list(opened, source, reading)
+    deed = Deed(reading.actor, "suppression.import", path.name, data={"added": added})
+    await opened.store.note_deed(deed, now_ms=reading.now_ms)
     said = f"added {added} of {counts['good']}"
     if added != counts["good"]:
         said += "; the others were there already"

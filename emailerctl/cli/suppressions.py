@@ -6,18 +6,26 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option, Typer
 
 from emailerctl.cli import options, output, session
+from emailerctl.cli.completion import complete_suppressed
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
-from emailerctl.errors import Fault, Invalid, NotFound
+from emailerctl.errors import NotFound
 from emailerctl.models.page import Page
-from emailerctl.store.base import Blocks, Suppression
+from emailerctl.store.base import Blocks, Deed, Suppression
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
 
 app = Typer(help="Addresses that are not sent to: list, add, rm, import, export.")
 
-Address = Annotated[str, Argument(metavar="ADDRESS", help="The address, without a name.")]
+Address = Annotated[
+    str,
+    Argument(
+        metavar="ADDRESS",
+        help="The address, without a name.",
+        autocompletion=complete_suppressed,
+    ),
+]
 ForService = Annotated[
     str, Option("--service", metavar="NAME", help="For this service only; else for all.")
 ]
@@ -108,7 +116,8 @@ def add(
             expires_ms=None if duration_ms is None else now_ms + duration_ms,
             actor=session.build_caller().name,
         )
-        await opened.store.suppress(one)
+        deed = Deed(one.actor, "suppression.add", one.address, detail, data={"as": reason})
+        await opened.store.suppress(one, deed=deed)
         return one
 
     made = session.run(ctx, work)
@@ -124,6 +133,7 @@ def remove(
         Blocks | None,
         Option(help="Only what keeps back all mail, or only what keeps back lists; else both."),
     ] = None,
+    reason: options.Reason = None,
 ) -> None:
     """Send to an address again.
 
@@ -135,7 +145,10 @@ def remove(
 
     async def work(opened: "App") -> str:
         wire = _parse(opened, address)
-        if not await opened.store.unsuppress(wire, service, blocks=blocks):
+        deed = Deed(session.build_caller().name, "suppression.remove", wire, reason or "")
+        if not await opened.store.unsuppress(
+            wire, service, blocks=blocks, deed=deed, now_ms=opened.clock.now_ms()
+        ):
             whose = f"for the service {service}" if service else "for all services"
             raise NotFound(
                 f"{wire} is not suppressed {whose}",
@@ -210,10 +223,7 @@ def export(
 
 
 def _parse(opened: "App", address: str) -> str:
-    from emailerctl.models.address import AddressInvalid, parse_address
+    from emailerctl.core.operate import parse_recipient
 
     local = opened.settings.limits.allow_local_domains
-    try:
-        return parse_address(address, allow_sandbox=True, allow_local_domains=local)
-    except AddressInvalid as error:
-        raise Invalid([Fault("/address", str(error))]) from error
+    return parse_recipient(address, allow_local_domains=local)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Option, Typer
 
 from emailerctl.cli import options, output, session
+from emailerctl.cli.completion import complete_token
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.store.base import Token
@@ -15,7 +16,14 @@ if TYPE_CHECKING:
 
 app = Typer(help="API tokens: create, list, rotate, revoke.")
 
-TokenName = Annotated[str, Argument(metavar="NAME", help="Name, id, or beginning of an id.")]
+TokenName = Annotated[
+    str,
+    Argument(
+        metavar="NAME",
+        help="Name, id, or beginning of an id.",
+        autocompletion=complete_token,
+    ),
+]
 
 _OVERLAP_MS = 86_400_000
 
@@ -73,6 +81,7 @@ def create(
     require_key: Annotated[
         bool, Option("--require-key", help="Its requests must have an Idempotency-Key.")
     ] = False,
+    reason: options.Reason = None,
 ) -> None:
     """Make a token, and show it: this once.
 
@@ -104,6 +113,8 @@ def create(
             is_test=test,
             expires_ms=ends_ms,
             limits={limit: value for limit, value in limits.items() if value},
+            actor=session.build_caller().name,
+            reason=reason or "",
         )
 
     _write(session.run(ctx, work))
@@ -122,6 +133,7 @@ def rotate(
             help="How long the old one still works; 24h unless given.",
         ),
     ] = None,
+    reason: options.Reason = None,
 ) -> None:
     """Make a successor with the same name, service and limits; the old one ends later.
 
@@ -138,6 +150,8 @@ def rotate(
             opened.rng,
             old,
             overlap_ms=_OVERLAP_MS if overlap_ms is None else overlap_ms,
+            actor=session.build_caller().name,
+            reason=reason or "",
         )
 
     _write(session.run(ctx, work))
@@ -193,7 +207,7 @@ def _show(value: object) -> str:
 
 
 @app.command()
-def revoke(ctx: Context, name: TokenName) -> None:
+def revoke(ctx: Context, name: TokenName, reason: options.Reason = None) -> None:
     """End a token now; a name stands for every live token that has it.
 
     Example: emailerctl tokens revoke shop --yes
@@ -203,9 +217,11 @@ def revoke(ctx: Context, name: TokenName) -> None:
     output.ask(f"Revoke {name}? Whatever uses it is refused from now on.")
 
     async def work(opened: "App") -> list[Token]:
-        ended = {
-            token.token_id for token in await tokens.revoke(opened.store, opened.clock, name)
-        }
+        actor = session.build_caller().name
+        found = await tokens.revoke(
+            opened.store, opened.clock, name, actor=actor, reason=reason or ""
+        )
+        ended = {token.token_id for token in found}
         _epoch, known = await opened.store.load_tokens()
         return [token for token in known if token.token_id in ended]
 

@@ -7,6 +7,7 @@ from typer import Context, Option, Typer
 
 from emailerctl.cli import messages as messages_
 from emailerctl.cli import options, output, session
+from emailerctl.cli.orders import Command, Query, act
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
 from emailerctl.core.outlook import Outlook, foresee
@@ -16,7 +17,7 @@ from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
 from emailerctl.models.message import MessageView
 from emailerctl.providers.base import Abilities
-from emailerctl.store.base import Unknown, Verb
+from emailerctl.store.base import Resolution, Unknown, Verb
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -25,8 +26,9 @@ app = Typer(help="Messages in doubt: list, show, resolve, resend.")
 
 _MOST = 200
 _QUESTIONS = {
-    "not-sent": "{} queued again; if it did go out, it arrives twice. Go on?",
-    "resend": "{} sent again; if it did go out, it arrives twice. Go on?",
+    Resolution.SENT: "Say that it went out to {whom}?",
+    Resolution.NOT_SENT: "Queue {whom} again? If it did go out, it arrives twice.",
+    Resolution.RESEND: "Send to {whom} again? If it did go out, it arrives twice.",
 }
 
 Force = Annotated[
@@ -148,42 +150,85 @@ def _describe(doubt: Unknown, outlook: Outlook, now_ms: int) -> list[str]:
 @app.command()
 def resolve(
     ctx: Context,
-    messages: options.MessageIds,
     outcome: Annotated[
         Literal["sent", "not-sent", "resend"],
         Option(help="It went out; it did not: queue it again; or accept a second copy."),
     ],
+    messages: options.MaybeIds = None,
     recipients: options.Recipients = None,
     reason: options.Reason = None,
     force: Force = False,
+    to: options.To = "",
+    tag: options.Tag = "",
+    provider: options.Provider = "",
+    service: options.Service = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    all_: options.All = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """End the doubt about messages with what you found out.
 
     Example: emailerctl unknown resolve 1C6K9Q --outcome sent --reason "relay log 10:31"
+
+    Example: emailerctl unknown resolve --outcome sent --provider relay --since 2h --dry-run
     """
-    ids = list(session.read_ids(messages))
-    if outcome in _QUESTIONS:
-        whom = f"{ids[0]} is" if len(ids) == 1 else f"{len(ids)} messages are"
-        output.ask(_QUESTIONS[outcome].format(whom))
-    fields = {
-        "outcome": outcome.replace("-", "_"),
-        "recipients": recipients,
-        "reason": reason,
-        "force": force,
-    }
-    messages_.act(ctx, Verb.RESOLVE, ids, fields)
+    query = Query(
+        since=since, until=until, to=to, tag=tag, provider=provider, service=service or "",
+        is_all=all_,
+    )  # fmt: skip
+    _end_doubt(ctx, outcome, messages, query, recipients, reason, force, dry_run)
 
 
 @app.command()
 def resend(
     ctx: Context,
-    messages: options.MessageIds,
+    messages: options.MaybeIds = None,
     recipients: options.Recipients = None,
     reason: options.Reason = None,
     force: Force = False,
+    to: options.To = "",
+    tag: options.Tag = "",
+    provider: options.Provider = "",
+    service: options.Service = None,
+    since: options.Since = None,
+    until: options.Until = None,
+    all_: options.All = False,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Send again what may have gone out: a second copy is accepted knowingly.
 
     Example: emailerctl unknown resend 1C6K9Q --reason "customer has nothing"
     """
-    resolve(ctx, messages, "resend", recipients, reason, force)
+    query = Query(
+        since=since, until=until, to=to, tag=tag, provider=provider, service=service or "",
+        is_all=all_,
+    )  # fmt: skip
+    _end_doubt(ctx, "resend", messages, query, recipients, reason, force, dry_run)
+
+
+def _end_doubt(
+    ctx: Context,
+    outcome: str,
+    messages: list[str] | None,
+    query: Query,
+    recipients: list[str] | None,
+    reason: str | None,
+    force: bool,
+    dry_run: bool,
+) -> None:
+    resolution = Resolution(outcome.replace("-", "_"))
+    command = Command(
+        verb=Verb.RESOLVE,
+        resolution=resolution,
+        question=_QUESTIONS[resolution],
+        hint="give ids, or --tag, --to, --provider, --service, --since, --until or --all",
+        asks_of_one=resolution is not Resolution.SENT,
+    )
+    fields = {
+        "outcome": resolution.value,
+        "recipients": recipients,
+        "reason": reason,
+        "force": force,
+    }
+    act(ctx, command, messages, query, fields, is_rehearsal=dry_run)

@@ -33,7 +33,7 @@ _DMARC = "v=DMARC1; p=none; rua=mailto:postmaster@{domain}"
 class LooksUp(Protocol):
     """What answers questions about a domain."""
 
-    async def find_txt(self, name: str) -> list[str]:
+    async def find_texts(self, name: str) -> list[str]:
         """Return the TXT records of *name*.
 
         Raises:
@@ -273,7 +273,7 @@ class Domains:
     async def _look_at_key(self, key: DomainKey) -> Found:
         name = build_name(key)
         try:
-            fault = find_record_fault(key, await self._lookup.find_txt(name))
+            fault = find_record_fault(key, await self._lookup.find_texts(name))
         except self._lookup_fault as error:
             fault = f"can't be looked up: {error}"
         if not fault:
@@ -283,7 +283,7 @@ class Domains:
 
     async def _look_at_spf(self, domain: str) -> Found:
         try:
-            records = await self._lookup.find_txt(domain)
+            records = await self._lookup.find_texts(domain)
         except self._lookup_fault as error:
             return Found(domain, "SPF", Verdict.WARN, f"can't be looked up: {error}")
         spf = [text for text in records if text.lower().split(" ")[0] == "v=spf1"]
@@ -299,7 +299,7 @@ class Domains:
         while "." in name:
             place = f"_dmarc.{name}"
             try:
-                records = await self._lookup.find_txt(place)
+                records = await self._lookup.find_texts(place)
             except self._lookup_fault as error:
                 return Found(place, "DMARC", Verdict.WARN, f"can't be looked up: {error}")
             policies = [text for text in records if text.replace(" ", "")[:8] == "v=DMARC1"]

@@ -13,6 +13,7 @@ from emailerctl.core.fields import parse_instant
 from emailerctl.core.mime import build_date_field
 from emailerctl.core.submission import find_far
 from emailerctl.errors import AmbiguousId, ContentGone, Fault, Forbidden, Invalid, NotFound
+from emailerctl.models.address import AddressInvalid, parse_address
 from emailerctl.models.caller import Caller, Scope
 from emailerctl.models.clock import Clock, parse_duration, to_ms, to_text
 from emailerctl.models.ids import MESSAGE, parse_prefix, parse_public, to_public
@@ -137,6 +138,18 @@ async def load_content(
     if raw is None:
         raise ContentGone("the content of this message was removed")
     return view, raw
+
+
+def parse_recipient(text: str, *, allow_local_domains: bool) -> str:
+    """Return an address in the form in which it is stored.
+
+    Raises:
+        Invalid: it is none.
+    """
+    try:
+        return parse_address(text, allow_sandbox=True, allow_local_domains=allow_local_domains)
+    except AddressInvalid as error:
+        raise Invalid([Fault("/address", str(error))]) from error
 
 
 def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:

@@ -11,6 +11,7 @@ from typing import TypeVar
 from emailerctl.core.accept import Prepared
 from emailerctl.core.batch import error_shape
 from emailerctl.core.bounces import Received
+from emailerctl.core.explain import Explanation, Said
 from emailerctl.core.hop_view import HopView
 from emailerctl.core.outlook import Outlook
 from emailerctl.errors import EmailerError
@@ -25,6 +26,7 @@ from emailerctl.store.base import (
     Breaker,
     BreakerState,
     Consumer,
+    DeedView,
     OrderResult,
     Pause,
     QueueStats,
@@ -170,6 +172,36 @@ def attempt_shape(attempt: AttemptView) -> Shape:
         "started_at": to_text(attempt.started_ms),
         "ended_at": _moment(attempt.ended_ms),
         "hash": attempt.content_hash.hex(),
+    }
+
+
+def explanation_shape(explanation: Explanation) -> Shape:
+    """Return a message in sentences."""
+    return {
+        "id": to_public(MESSAGE, explanation.message_id),
+        "state": explanation.state,
+        "happened": [_said_shape(said) for said in explanation.happened],
+        "now": [_said_shape(said) for said in explanation.now],
+        "next": [_said_shape(said) for said in explanation.next],
+        "can": [{"text": one.text, "command": one.command} for one in explanation.advice],
+    }
+
+
+def _said_shape(said: Said) -> Shape:
+    return {"at": _moment(said.at_ms), "text": said.text}
+
+
+def deed_shape(view: DeedView) -> Shape:
+    """Return what an operator did."""
+    deed = view.deed
+    return {
+        "id": view.deed_id,
+        "at": to_text(view.at_ms),
+        "actor": deed.actor,
+        "verb": deed.verb,
+        "subject": deed.subject,
+        "reason": deed.reason or None,
+        "data": dict(deed.data),
     }
 
 

@@ -33,7 +33,7 @@ from emailerctl.models.clock import (
 )
 from emailerctl.models.ids import TOKEN, build_message_id, parse_prefix, parse_public, to_public
 from emailerctl.models.text import shorten
-from emailerctl.store.base import Store, Token
+from emailerctl.store.base import Deed, Store, Token
 
 Parsed = TypeVar("Parsed")
 Network = IPv4Network | IPv6Network
@@ -119,6 +119,8 @@ async def create(
     is_test: bool = False,
     expires_ms: int | None = None,
     limits: Mapping[str, object] | None = None,
+    actor: str = "",
+    reason: str = "",
 ) -> Minted:
     """Make a token.
 
@@ -158,12 +160,28 @@ async def create(
         ),
         rng,
     )
-    await store.add_token(token)
+    await store.add_token(token, deed=_build_deed("create", token, actor, reason))
     return Minted(token, text)
 
 
+def _build_deed(verb: str, token: Token, actor: str, reason: str) -> Deed | None:
+    """Return what the audit trail says of it; None where it was no operator."""
+    if not actor:
+        return None
+    data = {"name": token.name, "service": token.service, "scopes": sorted(token.scopes)}
+    subject = to_public(TOKEN, token.token_id)
+    return Deed(actor, f"token.{verb}", subject, reason, data=data)
+
+
 async def rotate(
-    store: Store, clock: Clock, rng: Random, token: Token, *, overlap_ms: int
+    store: Store,
+    clock: Clock,
+    rng: Random,
+    token: Token,
+    *,
+    overlap_ms: int,
+    actor: str = "",
+    reason: str = "",
 ) -> Minted:
     """Give *token* a successor with the same name, service, scopes and limits.
 
@@ -184,7 +202,8 @@ async def rotate(
     )
     minted = Minted(*_mint(fresh, rng))
     # A crash between the two leaves the old one alive, which locks nobody out.
-    await store.add_token(minted.token, is_rotation=True)
+    deed = _build_deed("rotate", minted.token, actor, reason)
+    await store.add_token(minted.token, is_rotation=True, deed=deed)
     if overlap_ms:
         await store.expire_token(token.token_id, at_ms=now_ms + overlap_ms)
     else:
@@ -192,7 +211,9 @@ async def rotate(
     return minted
 
 
-async def revoke(store: Store, clock: Clock, text: str) -> list[Token]:
+async def revoke(
+    store: Store, clock: Clock, text: str, *, actor: str = "", reason: str = ""
+) -> list[Token]:
     """End tokens at once, and return them as they were.
 
     A name stands for every live token that has it, one that a rotation left included; an id,
@@ -211,7 +232,8 @@ async def revoke(store: Store, clock: Clock, text: str) -> list[Token]:
             raise Conflict(f"the token {found.name!r} has ended already")
         ended = [found]
     for token in ended:
-        await store.end_token(token.token_id, at_ms=now_ms)
+        deed = _build_deed("revoke", token, actor, reason)
+        await store.end_token(token.token_id, at_ms=now_ms, deed=deed)
     return ended
 
 

@@ -34,6 +34,11 @@ def first_id_at(moment_ms: int) -> int:
     return min(max(moment_ms - _EPOCH_MS, 0) << _RANDOM_BITS, _LARGEST)
 
 
+def moment_of(number: int) -> int:
+    """Return when a message with that id was accepted, in milliseconds since 1970 UTC."""
+    return (number >> _RANDOM_BITS) + _EPOCH_MS
+
+
 def build_lease_token(rng: Random) -> int:
     """Return a fencing token; never 0."""
     return rng.getrandbits(_BITS) | 1

@@ -1,10 +1,10 @@
 """The shape of a next hop: what it is given, what it must ask, what it answers."""
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from emailerctl.models.lifecycle import Cause
 from emailerctl.models.message import EnvelopeRecipient
@@ -74,6 +74,22 @@ class CheckResult:
     is_good: bool
     detail: str
     cure: str = ""
+
+
+class Conversation(NamedTuple):
+    """What a next hop was asked and said: judged, and word for word with secrets masked."""
+
+    results: list[CheckResult]
+    transcript: Sequence[str]
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A next hop that speaks SMTP."""
+
+    async def converse(self, sender: str = "", recipients: Sequence[str] = ()) -> Conversation:
+        """Check it, and ask whether it takes *recipients*; nothing is sent."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

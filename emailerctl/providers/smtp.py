@@ -12,7 +12,7 @@ smtp_pool.py          kept connections
 import re
 import socket
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
@@ -28,7 +28,14 @@ from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.models.text import shorten
 from emailerctl.models.verp import ID_CHARACTERS, LOCAL_PART_OCTETS, build_return_path
-from emailerctl.providers.base import CheckResult, Mark, Outgoing, Planned, Sending
+from emailerctl.providers.base import (
+    CheckResult,
+    Conversation,
+    Mark,
+    Outgoing,
+    Planned,
+    Sending,
+)
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.smtp_connect import Auth, Door, NotOpened, Opened, Tls, open_session
 from emailerctl.providers.smtp_pool import Pool, Taken
@@ -540,29 +547,40 @@ class Smtp:
 
     async def check(self) -> list[CheckResult]:
         """Connect, EHLO, TLS, AUTH, what it announces, NOOP, QUIT."""
+        return (await self.converse()).results
+
+    async def converse(self, sender: str = "", recipients: Sequence[str] = ()) -> Conversation:
+        """Check it, and write down what was said; with *recipients* ask whether it takes them.
+
+        An envelope is begun and taken back (RSET): no DATA, so that nothing is sent.
+        """
         seconds = self._settings.greeting_timeout.total_seconds()
         try:
             opened = await self._open(seconds)
         except NotOpened as error:
             results = [CheckResult(s.stage, is_good=True, detail=s.detail) for s in error.steps]
             verdict = error.verdict
-            return [
-                *results,
-                CheckResult(verdict.stage, is_good=False, detail=str(verdict.answer)),
-            ]
-        results = [CheckResult(s.stage, is_good=True, detail=s.detail) for s in opened.steps]
+            bad = CheckResult(verdict.stage, is_good=False, detail=str(verdict.answer))
+            return Conversation([*results, bad], error.dialogue)
         session = opened.session
-        results.append(
-            CheckResult("limits", is_good=True, detail=_show_extensions(session.extensions))
-        )
-        session.write(b"NOOP\r\n")
-        for name, answer in (
-            ("noop", await session.reply(seconds, "NOOP")),
-            ("quit", await session.quit(seconds)),
-        ):
+        results = [CheckResult(s.stage, is_good=True, detail=s.detail) for s in opened.steps]
+        limits = _show_extensions(session.extensions)
+        results.append(CheckResult("limits", is_good=True, detail=limits))
+        dialogue = Dialogue()
+        dialogue.add(session.opening)
+        rcpts = [(f"rcpt {address}", f"RCPT TO:<{address}>") for address in recipients]
+        envelope = [("mail", f"MAIL FROM:<{sender}>"), *rcpts, ("rset", "RSET")]
+        for name, line in (*(envelope if recipients else ()), ("noop", "NOOP"), ("quit", "")):
+            dialogue.ours(line or "QUIT")
+            if line:
+                session.write(f"{line}\r\n".encode())
+                answer = await session.reply(seconds, line)
+            else:
+                answer = await session.quit(seconds)
+            dialogue.theirs(answer)
             is_good = isinstance(answer, Reply) and answer.severity == 2
             results.append(CheckResult(name, is_good=is_good, detail=str(answer)))
-        return results
+        return Conversation(results, str(dialogue).splitlines())
 
     async def close(self) -> None:
         """Close what is open: what is in use, when its message is done."""

@@ -478,6 +478,10 @@ class RetentionSettings(Section):
         "at least.",
     )
     events: Duration = Field(default=timedelta(days=90), description="Rows of the event log.")
+    audit: Duration = Field(
+        default=timedelta(days=730),
+        description="What operators did: emailerctl audit list.",
+    )
 
 
 class AlertSettings(Section):
@@ -688,6 +692,29 @@ class DefaultSettings(Section):
     )
 
 
+class SendmailSettings(Section):
+    """`emailerctl sendmail`: what cron writes to "root" has to go somewhere."""
+
+    domain: Text = Field(
+        default="",
+        description="Put after names without one; empty: that of the default sender.",
+    )
+    aliases: Words = Field(
+        default=(),
+        description='Names without a domain, and who is meant: ["root=ops@example.org"].',
+    )
+
+    @field_validator("aliases")
+    @classmethod
+    def _are_pairs(cls, aliases: tuple[str, ...]) -> tuple[str, ...]:
+        for alias in aliases:
+            name, found, address = alias.partition("=")
+            if not (found and name and "@" in address) or "@" in name:
+                msg = f'{shorten(alias)} is no alias; write for example "root=ops@example.org"'
+                raise ValueError(msg)
+        return aliases
+
+
 class LogSettings(Section):
     """The process log: one JSON object a line on standard output."""
 
@@ -758,6 +785,7 @@ class Settings(BaseSettings):
     dkim: DkimSettings = DkimSettings()
     dns: DnsSettings = DnsSettings()
     defaults: DefaultSettings = DefaultSettings()
+    sendmail: SendmailSettings = SendmailSettings()
     log: LogSettings = LogSettings()
 
     # Set by `load`: where each key was written, and what is legal and unwise.

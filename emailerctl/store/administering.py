@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from emailerctl.errors import BadRequest, Conflict, NotFound
-from emailerctl.models.page import Page
+from emailerctl.models.page import Page, decode_cursor, encode_cursor
 from emailerctl.models.text import shorten
 from emailerctl.store import pacing
 from emailerctl.store import statements as sql
@@ -13,6 +13,9 @@ from emailerctl.store.accepting import TOKEN_EPOCH, read_epoch
 from emailerctl.store.base import (
     Alert,
     Consumer,
+    Deed,
+    DeedFilter,
+    DeedView,
     HopState,
     NextHop,
     Suppression,
@@ -22,6 +25,7 @@ from emailerctl.store.driver import Tx
 from emailerctl.store.steps import to_json
 
 _CONSUMER_KEPT_MS = 86_400_000
+_MAX_ID = 2**63 - 1
 _DUTY_AT_MOST_MS = 86_400_000  # one that is held for longer: the wall clock has jumped back
 WOKEN_AT_ONCE = 1_000  # the consumers that see a next hop open wake the rest
 
@@ -168,6 +172,40 @@ def list_suppressions(
     if len(rows) <= limit:
         return Page(found, None)
     return Page(found, "\0".join(rows[limit][:3]).encode().hex())
+
+
+def list_deeds(tx: Tx, filter_: DeedFilter, cursor: str | None, limit: int) -> Page[DeedView]:
+    """Return what operators did, newest first."""
+    try:
+        below = decode_cursor(cursor) if cursor else _MAX_ID
+    except ValueError as error:
+        raise BadRequest(f"the cursor {shorten(cursor)} is not one of ours") from error
+    params = {
+        "below": below,
+        "since": filter_.since_ms,
+        "actor": filter_.actor,
+        "verb": filter_.verb,
+        "message_id": filter_.message_id,
+        "limit": limit + 1,
+    }
+    rows: Any = tx.all(sql.DEEDS if filter_.message_id is None else sql.DEEDS_OF, params)
+    found = [
+        DeedView(
+            row[0],
+            row[1],
+            Deed(
+                actor=row[2],
+                verb=row[3],
+                subject=row[4],
+                message_id=row[5],
+                reason=row[6],
+                data=json.loads(row[7]) if row[7] else {},
+            ),
+        )
+        for row in rows[:limit]
+    ]
+    has_more = len(rows) > limit
+    return Page(found, encode_cursor(found[-1].deed_id) if has_more else None)
 
 
 def list_next_hops(tx: Tx) -> list[NextHop]:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from emailerctl.errors import EmailerError
 from emailerctl.models.dkim import DomainKey, KeyState
 from emailerctl.models.event import Event
-from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
+from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor, sources
 from emailerctl.models.message import (
     EnvelopeRecipient,
     MessageView,
@@ -26,6 +26,7 @@ from emailerctl.models.message import (
 from emailerctl.models.outcome import Outcome, Phase
 from emailerctl.models.page import EventFilter, MessageFilter, Page
 
+AUDIT_KEPT_MS = 730 * 86_400_000  # unless the settings say otherwise
 LOST_ALONE_LIMIT = 3  # leases lost while alone, then the message is held (F-CL-07)
 
 
@@ -229,6 +230,46 @@ class NotAllAdded(Exception):
         self.results = results
 
 
+class Deed(NamedTuple):
+    """Something that an operator did: who, what, to what, and why.
+
+    Attributes:
+        actor: the token's name, or the local user.
+        verb: `message.cancel`, `queue.pause`, `token.revoke`, …
+        subject: an id, a name or an address.
+        data: what else is worth knowing.
+    """
+
+    actor: str
+    verb: str
+    subject: str
+    reason: str = ""
+    message_id: int | None = None
+    data: Mapping[str, object] = MappingProxyType({})
+
+
+class DeedView(NamedTuple):
+    """A row of the audit trail."""
+
+    deed_id: int
+    at_ms: int
+    deed: Deed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeedFilter:
+    """What a listing of the audit trail is narrowed to; empty fields do not narrow.
+
+    Attributes:
+        verb: `queue.pause`, or all of a noun: `queue`.
+    """
+
+    actor: str = ""
+    verb: str = ""
+    message_id: int | None = None
+    since_ms: int | None = None
+
+
 class Verb(StrEnum):
     """What an operator can do with a message (product.md §4.1)."""
 
@@ -246,6 +287,29 @@ class Resolution(StrEnum):
     SENT = "sent"
     NOT_SENT = "not_sent"
     RESEND = "resend"
+
+
+# What each order is to the life cycle.
+CAUSES: Mapping[tuple[Verb, Resolution | None], Cause] = MappingProxyType(
+    {
+        (Verb.CANCEL, None): Cause.CANCELLED,
+        (Verb.HOLD, None): Cause.HELD,
+        (Verb.RELEASE, None): Cause.RELEASED,
+        (Verb.RETRY, None): Cause.RETRIED,
+        (Verb.RESOLVE, Resolution.SENT): Cause.RESOLVED_SENT,
+        (Verb.RESOLVE, Resolution.NOT_SENT): Cause.RESOLVED_NOT_SENT,
+        (Verb.RESOLVE, Resolution.RESEND): Cause.RESENT,
+    }
+)
+
+
+def find_fitting(verb: Verb, resolution: Resolution | None = None) -> frozenset[State]:
+    """Return the states of recipients that an order fits."""
+    if verb is Verb.RESOLVE:  # evidence may step more; an operator ends doubts only
+        return frozenset({State.UNKNOWN})
+    if verb is Verb.RESCHEDULE:
+        return frozenset({State.QUEUED})
+    return sources(CAUSES[verb, resolution])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -601,6 +665,40 @@ class KeyFiles(Protocol):
         ...
 
 
+class Redaction(StrEnum):
+    """What became of an order to take somebody out of a message."""
+
+    DONE = "done"
+    OPEN = "open"  # it may still be sent: nothing was changed
+    ABSENT = "absent"
+
+
+class AuditPoint(NamedTuple):
+    """How far an audit has come: all messages first, then all keys.
+
+    Attributes:
+        key: None while it looks at messages.
+        messages: how many it has looked at.
+    """
+
+    message_id: int = -1
+    key: bytes | None = None
+    messages: int = 0
+
+
+class AuditPage(NamedTuple):
+    """What an audit found in one piece of the store.
+
+    Attributes:
+        following: where the next piece begins; None at the end.
+        share: of the messages that has been looked at, from 0 to 1.
+    """
+
+    breaches: Sequence[Breach]
+    following: AuditPoint | None
+    share: float
+
+
 class Store(Protocol):
     """The message log.  Reads see what is committed; writes return after the sync."""
 
@@ -888,9 +986,38 @@ class Store(Protocol):
         ...
 
     async def retain(
-        self, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
+        self,
+        *,
+        content_ms: int,
+        messages_ms: int,
+        events_ms: int,
+        now_ms: int,
+        limit: int,
+        audit_ms: int = AUDIT_KEPT_MS,
     ) -> int:
         """Remove what retention says, *limit* rows at the most; return how many went."""
+        ...
+
+    async def count_old(
+        self,
+        *,
+        content_ms: int,
+        messages_ms: int,
+        events_ms: int,
+        audit_ms: int,
+        now_ms: int,
+    ) -> Mapping[str, int]:
+        """Return how much of each kind `retain` would remove, in all its batches."""
+        ...
+
+    async def redact(
+        self, message_id: int, address: str, *, deed: Deed, now_ms: int
+    ) -> Redaction:
+        """Take an address, and the content, out of a message that is final; see the runbook."""
+        ...
+
+    async def redact_rest(self, address: str) -> None:
+        """Take an address out of what belongs to no message, but for the suppressions."""
         ...
 
     async def index(self, *, limit: int) -> int:
@@ -914,8 +1041,18 @@ class Store(Protocol):
         """Pause claiming."""
         ...
 
-    async def resume(self, *, actor: str, now_ms: int) -> bool:
+    async def resume(self, *, actor: str, now_ms: int, reason: str = "") -> bool:
         """End the pause; False when there was none."""
+        ...
+
+    async def note_deed(self, deed: Deed, *, now_ms: int) -> None:
+        """Write what an operator did into the audit trail, where nothing else is written."""
+        ...
+
+    async def list_deeds(
+        self, filter_: DeedFilter, *, cursor: str | None, limit: int
+    ) -> Page[DeedView]:
+        """Return what operators did, newest first."""
         ...
 
     async def find_pause(self, *, now_ms: int) -> Pause | None:
@@ -975,13 +1112,23 @@ class Store(Protocol):
         """Return recipients in doubt, oldest first; of one message, or of all."""
         ...
 
+    async def count_in_flight(self) -> int:
+        """Return how many messages a consumer has in its hands."""
+        ...
+
+    async def find_resends(self, message_id: int) -> Mapping[int, int]:
+        """Return when policy sends which doubtful recipients again: number -> moment."""
+        ...
+
     async def queue_stats(self, *, now_ms: int) -> QueueStats:
         """Return the queue in numbers."""
         ...
 
     # tokens
 
-    async def add_token(self, token: Token, *, is_rotation: bool = False) -> None:
+    async def add_token(
+        self, token: Token, *, is_rotation: bool = False, deed: Deed | None = None
+    ) -> None:
         """Enter a token.
 
         Raises:
@@ -997,7 +1144,7 @@ class Store(Protocol):
         """Return the epoch alone."""
         ...
 
-    async def end_token(self, token_id: int, *, at_ms: int) -> None:
+    async def end_token(self, token_id: int, *, at_ms: int, deed: Deed | None = None) -> None:
         """Revoke a token at once; *at_ms* is when, for the record.
 
         A request that was authenticated before and commits after is refused (F-IN-14).
@@ -1014,7 +1161,7 @@ class Store(Protocol):
 
     # suppressions and next hops
 
-    async def suppress(self, suppression: Suppression) -> None:
+    async def suppress(self, suppression: Suppression, *, deed: Deed | None = None) -> None:
         """Enter or replace a suppression."""
         ...
 
@@ -1026,7 +1173,13 @@ class Store(Protocol):
         ...
 
     async def unsuppress(
-        self, address: str, service: str, *, blocks: Blocks | None = None
+        self,
+        address: str,
+        service: str,
+        *,
+        blocks: Blocks | None = None,
+        deed: Deed | None = None,
+        now_ms: int = 0,
     ) -> bool:
         """Remove a suppression; False when there was none."""
         ...
@@ -1050,7 +1203,7 @@ class Store(Protocol):
         """Return the standing of every next hop that has one."""
         ...
 
-    async def set_next_hop(self, hop: NextHop) -> None:
+    async def set_next_hop(self, hop: NextHop, *, deed: Deed | None = None) -> None:
         """Enter a next hop's standing; opening one makes what waits for it due."""
         ...
 
@@ -1148,6 +1301,10 @@ class Store(Protocol):
 
     async def audit(self, *, limit: int = 100) -> list[Breach]:
         """Check the invariants I1 to I10 and return what does not hold."""
+        ...
+
+    async def audit_page(self, after: AuditPoint, *, limit: int) -> AuditPage:
+        """Check them for the next piece of the store, in a snapshot of its own."""
         ...
 
     async def close(self) -> None:

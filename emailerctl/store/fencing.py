@@ -12,6 +12,7 @@ from emailerctl.models.event import operator
 from emailerctl.models.lifecycle import Cause, State
 from emailerctl.store import statements as sql
 from emailerctl.store.administering import leave_note
+from emailerctl.store.base import Deed
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
     ASK,
@@ -24,6 +25,7 @@ from emailerctl.store.steps import (
     step,
     summarise,
     to_json,
+    write_deed,
 )
 
 # Followers have seen numbers that the backup does not know; none of them is given again.
@@ -81,3 +83,6 @@ def seal(tx: Tx, *, data: Mapping[str, object], now_ms: int) -> None:
             "data": to_json(dict(data)),
         },
     )
+    more = {name: value for name, value in data.items() if name != "actor"}
+    deed = Deed(str(data.get("actor", "")), "store.restore", "store", data=more)
+    write_deed(tx, deed, now_ms)

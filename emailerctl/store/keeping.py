@@ -16,7 +16,14 @@ _KEYS_KEPT_MS = 30 * 86_400_000  # a key is kept so long at least, and its messa
 
 
 def retain(
-    tx: Tx, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
+    tx: Tx,
+    *,
+    content_ms: int,
+    messages_ms: int,
+    events_ms: int,
+    audit_ms: int,
+    now_ms: int,
+    limit: int,
 ) -> int:
     """Remove what retention says, *limit* rows of each kind at the most."""
     removed = 0
@@ -37,7 +44,28 @@ def retain(
     kept_ms = max(events_ms, KEPT_MS)
     removed += tx.run(sql.OLD_REPORTS, {"before": now_ms - kept_ms, "limit": limit})
     removed += tx.run(sql.OLD_REPORT_CALLS, {"before": now_ms - KEPT_MS, "limit": limit})
+    removed += tx.run(sql.OLD_DEEDS, {"before": now_ms - audit_ms, "limit": limit})
     return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
+
+
+def count_old(
+    tx: Tx, *, content_ms: int, messages_ms: int, events_ms: int, audit_ms: int, now_ms: int
+) -> dict[str, int]:
+    """Return how much of each kind `retain` would remove, in all its batches."""
+
+    def count(statement: str, kept_ms: int, **more: int) -> int:
+        before = now_ms - kept_ms
+        params = {"before": before, "before_id": first_id_at(before), **more}
+        row: Any = tx.one(statement, params)
+        return int(row[0])
+
+    keyed_before = now_ms - max(messages_ms, _KEYS_KEPT_MS)
+    return {
+        "content": count(sql.COUNT_OLD_CONTENT, content_ms),
+        "messages": count(sql.COUNT_OLD_MESSAGES, messages_ms, keyed_before=keyed_before),
+        "events": count(sql.COUNT_OLD_EVENTS, events_ms),
+        "audit": count(sql.COUNT_OLD_DEEDS, audit_ms),
+    }
 
 
 def _ids(tx: Tx, statement: str, before_ms: int, limit: int, **more: int) -> list[int]:

@@ -419,6 +419,32 @@ def _sending(db: Database) -> None:
         db.execute(statement)
 
 
+_AUDIT = """
+CREATE TABLE deeds (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    verb TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    message_id INTEGER,
+    reason TEXT NOT NULL,
+    data TEXT
+) STRICT;
+CREATE INDEX deeds_message ON deeds (message_id) WHERE message_id IS NOT NULL;
+CREATE VIEW deeds_readable AS
+SELECT id, strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS at, actor, verb, subject,
+       reason, data
+  FROM deeds
+"""
+
+
+@_MIGRATIONS(name=STEPS[6])
+def _audit(db: Database) -> None:
+    """Add what operators did: who, when, what, why."""
+    for statement in _AUDIT.split(";"):
+        db.execute(statement)
+
+
 def migrate(path: Path) -> list[Step]:
     """Create the store if there is none, apply what is pending, and return all steps.
 

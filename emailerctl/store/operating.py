@@ -9,10 +9,10 @@ from emailerctl.errors import Conflict, ContentGone, Fault, Invalid, NotFound, T
 from emailerctl.models.clock import to_text
 from emailerctl.models.event import RECIPIENT_EXPIRED, operator
 from emailerctl.models.ids import MESSAGE, to_public
-from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor, sources
+from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
 from emailerctl.store import reading
 from emailerctl.store import statements as sql
-from emailerctl.store.base import Order, OrderResult, Resolution, Verb
+from emailerctl.store.base import CAUSES, Deed, Order, OrderResult, Verb, find_fitting
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
     EXPIRE,
@@ -23,18 +23,9 @@ from emailerctl.store.steps import (
     set_timer,
     step,
     summarise,
+    write_deed,
     write_event,
 )
-
-_CAUSES = {
-    (Verb.CANCEL, None): Cause.CANCELLED,
-    (Verb.HOLD, None): Cause.HELD,
-    (Verb.RELEASE, None): Cause.RELEASED,
-    (Verb.RETRY, None): Cause.RETRIED,
-    (Verb.RESOLVE, Resolution.SENT): Cause.RESOLVED_SENT,
-    (Verb.RESOLVE, Resolution.NOT_SENT): Cause.RESOLVED_NOT_SENT,
-    (Verb.RESOLVE, Resolution.RESEND): Cause.RESENT,
-}
 
 # These put a recipient into the queue, so there must be something to send.
 _QUEUING = frozenset({Cause.RELEASED, Cause.RETRIED, Cause.RESOLVED_NOT_SENT, Cause.RESENT})
@@ -52,9 +43,9 @@ def obey(tx: Tx, order: Order, now_ms: int) -> OrderResult:
     service, expires_ms, priority, _from, send_at_ms = facts
     if order.verb is Verb.RESCHEDULE:
         return _reschedule(tx, order, service, expires_ms, now_ms)
-    cause = _CAUSES[order.verb, order.resolution]
+    cause = CAUSES[order.verb, order.resolution]
     everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": order.message_id})
-    fitting = _choose(order, cause, everyone)
+    fitting = _choose(order, everyone)
     _check_possible(tx, order, cause, fitting, expires_ms, now_ms)
     if order.expires_ms is not None:
         expires_ms = order.expires_ms
@@ -148,7 +139,7 @@ def _redate(tx: Tx, order: Order) -> None:
     )
 
 
-def _choose(order: Order, cause: Cause, everyone: Any) -> list[tuple[int, str, str]]:
+def _choose(order: Order, everyone: Any) -> list[tuple[int, str, str]]:
     """Return the recipients that the order names and fits.
 
     Raises:
@@ -165,9 +156,7 @@ def _choose(order: Order, cause: Cause, everyone: Any) -> list[tuple[int, str, s
                 Fault("/recipients", f"{wanted[stranger]!r} is not a recipient of this message")
                 for stranger in sorted(strangers)
             )
-    legal = sources(cause)
-    if cause in (Cause.RESOLVED_SENT, *_ENDING_DOUBT):
-        legal = frozenset({State.UNKNOWN})
+    legal = find_fitting(order.verb, order.resolution)
     fitting = [row for row in named if State(row[2]) in legal]
     if not fitting:
         raise Conflict(
@@ -252,6 +241,16 @@ def _write_audit(tx: Tx, order: Order, changed: list[int], service: str, now_ms:
         service=service,
         data=data,
     )
+    more = {name: value for name, value in data.items() if name not in ("actor", "reason")}
+    deed = Deed(
+        actor=order.actor,
+        verb=f"message.{order.verb}",
+        subject=to_public(MESSAGE, order.message_id),
+        reason=order.reason,
+        message_id=order.message_id,
+        data=more,
+    )
+    write_deed(tx, deed, now_ms)
 
 
 def sweep(

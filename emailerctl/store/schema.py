@@ -20,6 +20,7 @@ STEPS = (
     "0005_routes_and_doubts",
     "0006_accounts",
     "0009_sending",
+    "0013_audit",
 )
 
 # Steps are additive: the release before goes on with them, so that an upgrade can be taken back

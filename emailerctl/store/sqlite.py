@@ -70,8 +70,10 @@ def is_library_safe() -> bool:
     return library_version() >= SAFE_VERSION
 
 
-def connect(path: Path, *, is_reader: bool = False) -> Any:
+def connect(path: Path, *, is_reader: bool = False, is_read_only: bool = False) -> Any:
     """Open an existing store with the house's pragmas; never create one.
+
+    *is_read_only*: the file itself is opened so, whatever is asked of the connection later.
 
     Raises:
         StoreUnusable: missing, not a database, or another program's.
@@ -84,7 +86,7 @@ def connect(path: Path, *, is_reader: bool = False) -> Any:
     with contextlib.ExitStack() as stack:
         try:
             connection = sqlite3.connect(
-                f"file:{_quote(path)}?mode=rw",
+                f"file:{_quote(path)}?mode={'ro' if is_read_only else 'rw'}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
@@ -279,6 +281,21 @@ class SqliteDriver:
                     connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise _translate_read(error) from error
+
+    async def checkpoint(self) -> None:
+        """Move all that is committed from the log into the file, and empty the log if it can.
+
+        What was overwritten there is in the log no more, either.
+        """
+        await asyncio.get_running_loop().run_in_executor(None, self._checkpoint)
+
+    def _checkpoint(self) -> None:
+        connection = connect(self.path)
+        try:
+            connection.execute("PRAGMA busy_timeout=5000")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            connection.close()
 
     async def close(self) -> None:
         """Finish what was begun, stop the threads and close the connections."""

@@ -31,20 +31,27 @@ from emailerctl.store import (
     operating,
     pacing,
     reading,
+    redacting,
     reporting,
     signing,
 )
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
+    AUDIT_KEPT_MS,
     Alert,
     Answered,
     AttemptResult,
+    AuditPage,
+    AuditPoint,
     Blocks,
     Breach,
     Breaker,
     Claim,
     Conclusion,
     Consumer,
+    Deed,
+    DeedFilter,
+    DeedView,
     Doubt,
     Due,
     IdTaken,
@@ -54,6 +61,7 @@ from emailerctl.store.base import (
     OrderResult,
     Pause,
     QueueStats,
+    Redaction,
     Stint,
     Suppression,
     Taken,
@@ -68,6 +76,7 @@ from emailerctl.store.steps import (
     summarise,
     suppress,
     to_json,
+    write_deed,
     write_event,
 )
 from emailerctl.store.together import Adding, Marking, Settling
@@ -433,7 +442,14 @@ class SqlStore:
         return await self.driver.write(lambda tx: tx.run(sql.SHORTEN_WAITS, params))
 
     async def retain(
-        self, *, content_ms: int, messages_ms: int, events_ms: int, now_ms: int, limit: int
+        self,
+        *,
+        content_ms: int,
+        messages_ms: int,
+        events_ms: int,
+        now_ms: int,
+        limit: int,
+        audit_ms: int = AUDIT_KEPT_MS,
     ) -> int:
         """Remove what retention says, *limit* rows of each kind at the most."""
         return await self.driver.write(
@@ -442,10 +458,44 @@ class SqlStore:
                 content_ms=content_ms,
                 messages_ms=messages_ms,
                 events_ms=events_ms,
+                audit_ms=audit_ms,
                 now_ms=now_ms,
                 limit=limit,
             )
         )
+
+    async def count_old(
+        self,
+        *,
+        content_ms: int,
+        messages_ms: int,
+        events_ms: int,
+        audit_ms: int,
+        now_ms: int,
+    ) -> Mapping[str, int]:
+        """Return how much of each kind `retain` would remove."""
+        return await self.driver.read(
+            lambda tx: keeping.count_old(
+                tx,
+                content_ms=content_ms,
+                messages_ms=messages_ms,
+                events_ms=events_ms,
+                audit_ms=audit_ms,
+                now_ms=now_ms,
+            )
+        )
+
+    async def redact(
+        self, message_id: int, address: str, *, deed: Deed, now_ms: int
+    ) -> Redaction:
+        """Take an address, and the content, out of a message that is final."""
+        return await self.driver.write(
+            lambda tx: redacting.redact(tx, message_id, address, deed, now_ms)
+        )
+
+    async def redact_rest(self, address: str) -> None:
+        """Take an address out of what belongs to no message, but for the suppressions."""
+        await self.driver.write(lambda tx: redacting.redact_rest(tx, address))
 
     async def index(self, *, limit: int) -> int:
         """Fill the search tables from the event log; return how many messages were taken."""
@@ -470,10 +520,12 @@ class SqlStore:
             if pause.until_ms is not None:
                 data["until"] = to_text(pause.until_ms)
             write_event(tx, "queue.paused", pause.since_ms, data=data)
+            deed = Deed(pause.actor, "queue.pause", "queue", pause.reason)
+            write_deed(tx, deed, pause.since_ms)
 
         await self.driver.write(work)
 
-    async def resume(self, *, actor: str, now_ms: int) -> bool:
+    async def resume(self, *, actor: str, now_ms: int, reason: str = "") -> bool:
         """End the pause; False when there was none."""
 
         def work(tx: Tx) -> bool:
@@ -481,6 +533,7 @@ class SqlStore:
             tx.run(sql.END_NOTE, {"key": claiming.PAUSE})
             if was_paused:
                 write_event(tx, "queue.resumed", now_ms, data={"actor": actor})
+                write_deed(tx, Deed(actor, "queue.resume", "queue", reason), now_ms)
             tx.has_new_work = True
             return was_paused
 
@@ -489,6 +542,18 @@ class SqlStore:
     async def find_pause(self, *, now_ms: int) -> Pause | None:
         """Return the pause in force."""
         return await self.driver.read(lambda tx: claiming.find_pause(tx, now_ms))
+
+    async def note_deed(self, deed: Deed, *, now_ms: int) -> None:
+        """Write what an operator did into the audit trail, where nothing else is written."""
+        await self.driver.write(lambda tx: write_deed(tx, deed, now_ms))
+
+    async def list_deeds(
+        self, filter_: DeedFilter, *, cursor: str | None, limit: int
+    ) -> Page[DeedView]:
+        """Return what operators did, newest first."""
+        return await self.driver.read(
+            lambda tx: administering.list_deeds(tx, filter_, cursor, limit)
+        )
 
     # reading
 
@@ -566,6 +631,17 @@ class SqlStore:
             lambda tx: reading.list_unknown(tx, service, message_id, limit, now_ms)
         )
 
+    async def count_in_flight(self) -> int:
+        """Return how many messages a consumer has in its hands."""
+        row = await self.driver.read(lambda tx: tx.one(sql.IN_FLIGHT))
+        return cast("int", row[0]) if row else 0
+
+    async def find_resends(self, message_id: int) -> Mapping[int, int]:
+        """Return when policy sends which doubtful recipients again: number -> moment."""
+        params = {"message_id": message_id}
+        rows = await self.driver.read(lambda tx: tx.all(sql.RESENDS_OF, params))
+        return {cast("int", row[0]): cast("int", row[1]) for row in rows}
+
     async def queue_stats(self, *, now_ms: int) -> QueueStats:
         """Return the queue in numbers."""
         return await self.driver.read(
@@ -574,13 +650,16 @@ class SqlStore:
 
     # tokens
 
-    async def add_token(self, token: Token, *, is_rotation: bool = False) -> None:
+    async def add_token(
+        self, token: Token, *, is_rotation: bool = False, deed: Deed | None = None
+    ) -> None:
         """Enter a token; its name must be free unless it rotates the one that has it."""
 
         def work(tx: Tx) -> None:
             if not is_rotation:
                 administering.require_free_name(tx, token.name, token.created_ms)
             administering.add_token(tx, token)
+            write_deed(tx, deed, token.created_ms)
 
         await self.driver.write(work)
 
@@ -592,9 +671,14 @@ class SqlStore:
         """Return the epoch alone."""
         return await self.driver.read(accepting.read_epoch)
 
-    async def end_token(self, token_id: int, *, at_ms: int) -> None:
+    async def end_token(self, token_id: int, *, at_ms: int, deed: Deed | None = None) -> None:
         """Revoke a token at once; *at_ms* is when, for the record."""
-        await self.driver.write(lambda tx: administering.end_token(tx, token_id, at_ms))
+
+        def work(tx: Tx) -> None:
+            administering.end_token(tx, token_id, at_ms)
+            write_deed(tx, deed, at_ms)
+
+        await self.driver.write(work)
 
     async def expire_token(self, token_id: int, *, at_ms: int) -> None:
         """Let a token expire at *at_ms*, if it would not sooner."""
@@ -606,9 +690,14 @@ class SqlStore:
 
     # suppressions and next hops
 
-    async def suppress(self, suppression: Suppression) -> None:
+    async def suppress(self, suppression: Suppression, *, deed: Deed | None = None) -> None:
         """Enter or replace a suppression."""
-        await self.driver.write(lambda tx: suppress(tx, suppression, replaces=True))
+
+        def work(tx: Tx) -> None:
+            suppress(tx, suppression, replaces=True)
+            write_deed(tx, deed, suppression.created_ms)
+
+        await self.driver.write(work)
 
     async def import_suppressions(self, suppressions: Sequence[Suppression]) -> int:
         """Enter those that are not there; return how many that were."""
@@ -617,11 +706,23 @@ class SqlStore:
         )
 
     async def unsuppress(
-        self, address: str, service: str, *, blocks: Blocks | None = None
+        self,
+        address: str,
+        service: str,
+        *,
+        blocks: Blocks | None = None,
+        deed: Deed | None = None,
+        now_ms: int = 0,
     ) -> bool:
         """Remove a suppression; False when there was none."""
         params = {"address": address.lower(), "service": service, "blocks": blocks}
-        return await self.driver.write(lambda tx: tx.run(sql.UNSUPPRESS, params)) > 0
+
+        def work(tx: Tx) -> bool:
+            is_gone = tx.run(sql.UNSUPPRESS, params) > 0
+            write_deed(tx, deed if is_gone else None, now_ms)
+            return is_gone
+
+        return await self.driver.write(work)
 
     async def list_suppressions(
         self, *, service: str | None, address: str, cursor: str | None, limit: int
@@ -645,13 +746,14 @@ class SqlStore:
         """Return the standing of every next hop that has one."""
         return await self.driver.read(administering.list_next_hops)
 
-    async def set_next_hop(self, hop: NextHop) -> None:
+    async def set_next_hop(self, hop: NextHop, *, deed: Deed | None = None) -> None:
         """Enter a next hop's standing; opening one makes what waits for it due."""
 
         def work(tx: Tx) -> None:
             administering.set_next_hop(tx, hop)
             data = {"state": hop.state, "reason": hop.reason, "actor": hop.actor}
             write_event(tx, "next_hop.changed", hop.changed_ms, provider=hop.name, data=data)
+            write_deed(tx, deed, hop.changed_ms)
 
         await self.driver.write(work)
 
@@ -743,3 +845,7 @@ class SqlStore:
     async def audit(self, *, limit: int = 100) -> list[Breach]:
         """Check the invariants I1 to I10 and return what does not hold."""
         return await self.driver.read(lambda tx: auditing.audit(tx, limit=limit))
+
+    async def audit_page(self, after: AuditPoint, *, limit: int) -> AuditPage:
+        """Check them for the next piece of the store, in a snapshot of its own."""
+        return await self.driver.read(lambda tx: auditing.audit_page(tx, after, limit=limit))

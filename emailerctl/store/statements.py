@@ -281,6 +281,8 @@ ADD_TIMER = """
 
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
 
+RESENDS_OF = "SELECT n, at FROM timers WHERE message_id = :message_id AND what = 'resend'"
+
 END_TIMERS_OF = "DELETE FROM timers WHERE what = :what"
 
 # Nothing is sent again before the next hop was asked, where it can be and somebody does.
@@ -600,6 +602,87 @@ AGE_FROM = """
 OPEN_UNTIL = """
     SELECT open_until_at FROM attempts WHERE message_id = :message_id AND n = :attempt
 """
+
+# the audit trail
+
+ADD_DEED = """
+    INSERT INTO deeds (at, actor, verb, subject, message_id, reason, data)
+    VALUES (:at, :actor, :verb, :subject, :message_id, :reason, :data)
+"""
+
+DEEDS = """
+    SELECT id, at, actor, verb, subject, message_id, reason, data FROM deeds
+     WHERE id < :below AND (:since IS NULL OR at >= :since)
+       AND (:actor = '' OR actor = :actor)
+       AND (:verb = '' OR verb = :verb OR verb LIKE :verb || '.%')
+     ORDER BY id DESC LIMIT :limit
+"""
+
+DEEDS_OF = """
+    SELECT id, at, actor, verb, subject, message_id, reason, data FROM deeds
+     WHERE message_id = :message_id AND id < :below AND (:since IS NULL OR at >= :since)
+       AND (:actor = '' OR actor = :actor)
+       AND (:verb = '' OR verb = :verb OR verb LIKE :verb || '.%')
+     ORDER BY id DESC LIMIT :limit
+"""
+
+OLD_DEEDS = """
+    DELETE FROM deeds
+     WHERE id <= (SELECT max(id) FROM (SELECT id, at FROM deeds ORDER BY id LIMIT :limit)
+                   WHERE at < :before)
+"""
+
+# redaction: the state stays, and so does all that counts or proves
+
+# SQLite's own: what is deleted on this connection from now on is overwritten with zeros.
+OVERWRITE_DELETED = "PRAGMA secure_delete=ON"
+
+REDACT_MESSAGE = """
+    UPDATE messages SET subject = '', metadata = NULL, fingerprint = NULL
+     WHERE id = :message_id
+"""
+
+REDACT_RECIPIENT = """
+    UPDATE recipients SET address = :address, reply = ''
+     WHERE message_id = :message_id AND n = :n
+"""
+
+REDACT_EVENTS = """
+    UPDATE events SET reply = NULL WHERE message_id = :message_id AND n = :n
+"""
+
+REDACT_EVENT_DATA = """
+    UPDATE events SET data = NULL
+     WHERE message_id = :message_id AND instr(lower(data), :needle) > 0
+"""
+
+REDACT_ATTEMPTS = """
+    UPDATE attempts SET reply = '', dialogue = '' WHERE message_id = :message_id
+"""
+
+REDACT_REPORT_CALLS = """
+    UPDATE report_calls SET raw = x''
+     WHERE id IN (SELECT call_id FROM reports
+                   WHERE message_id = :message_id OR lower(recipient) = :address)
+"""
+
+REDACT_REPORTS = """
+    UPDATE reports SET recipient = '', reply = '', data = NULL
+     WHERE message_id = :message_id OR lower(recipient) = :address
+"""
+
+REDACT_DEEDS = """
+    UPDATE deeds
+       SET subject = CASE WHEN lower(subject) = :address THEN 'redacted' ELSE subject END,
+           reason = CASE WHEN instr(lower(reason), :address) > 0 THEN '' ELSE reason END,
+           data = CASE WHEN instr(lower(data), :needle) > 0 THEN NULL ELSE data END
+     WHERE lower(subject) = :address OR instr(lower(reason), :address) > 0
+        OR instr(lower(data), :needle) > 0
+"""
+
+END_RATES_OF = "DELETE FROM recipient_rates WHERE lower(address) = :address"
+
+END_TERMS = "DELETE FROM terms WHERE message_id = :message_id"
 
 # notes: pause, epoch, clocks, indexes
 
@@ -933,6 +1016,23 @@ OLD_CONTENT = f"""
      WHERE c.message_id < :before_id AND m.state IN ({_FINAL_SQL}) AND m.changed_at < :before
      LIMIT :limit
 """
+
+COUNT_OLD_CONTENT = f"""
+    SELECT count(*) FROM contents c JOIN messages m ON m.id = c.message_id
+     WHERE c.message_id < :before_id AND m.state IN ({_FINAL_SQL}) AND m.changed_at < :before
+"""
+
+COUNT_OLD_MESSAGES = f"""
+    SELECT count(*) FROM messages
+     WHERE id < :before_id AND state IN ({_FINAL_SQL}) AND changed_at < :before
+       AND (key_hash IS NULL OR changed_at < :keyed_before)
+"""
+
+COUNT_OLD_EVENTS = "SELECT count(*) FROM events WHERE at < :before"
+
+COUNT_OLD_DEEDS = "SELECT count(*) FROM deeds WHERE at < :before"
+
+IN_FLIGHT = "SELECT count(*) FROM work WHERE lease_token IS NOT NULL"
 
 END_CONTENT = "DELETE FROM contents WHERE message_id = :message_id"
 

@@ -23,7 +23,7 @@ from emailerctl.models.lifecycle import (
     sources,
 )
 from emailerctl.store import statements as sql
-from emailerctl.store.base import Suppression
+from emailerctl.store.base import Deed, Suppression
 from emailerctl.store.driver import Tx
 
 RESEND = "resend"
@@ -97,6 +97,24 @@ def write_event(
             reply=reply,
             data=data or {},
         )
+    )
+
+
+def write_deed(tx: Tx, deed: Deed | None, now_ms: int) -> None:
+    """Write what an operator did into the audit trail; None: it was no operator."""
+    if deed is None:
+        return
+    tx.run(
+        sql.ADD_DEED,
+        {
+            "at": now_ms,
+            "actor": deed.actor,
+            "verb": deed.verb,
+            "subject": deed.subject,
+            "message_id": deed.message_id,
+            "reason": deed.reason,
+            "data": to_json(dict(deed.data)),
+        },
     )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.world import SETTINGS, World
+from tests.cli.world import SETTINGS, Result, World
 
 
 @pytest.fixture
@@ -28,3 +28,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.timeout(120))
+
+
+class Runner:
+    """The program in this process: what a test costs is what the command costs."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def __call__(self, *args: str, stdin: str = "") -> Result:
+        """Run a command as on a pipe; an error that is not deliberate fails the test."""
+        return self._world.call(*args, stdin=stdin)
+
+    def ok(self, *args: str, stdin: str = "") -> Result:
+        """Run a command that must succeed."""
+        result = self(*args, stdin=stdin)
+        assert result.code == 0, result.err
+        return result
+
+
+@pytest.fixture
+def cli(world: World) -> Runner:
+    """Run commands on the world's store, in this process."""
+    return Runner(world)

@@ -37,6 +37,8 @@ REFUSED = {
     "emailerctl unknown resolve ID --outcome not-sent": 65,
     "emailerctl unknown resend ID": 65,
 }
+# What it says depends on where the test runs: here too it has to say it.
+EITHER = {"emailerctl doctor": 69, "emailerctl doctor --selector mail2026": 69}
 _MENTION = re.compile(r"(?<![\w/.])emailerctl ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?(?![\w(:])")
 _VARIABLES = {"EMAILER_CONFIG", "EMAILER_<SECTION>__<KEY>"}
 
@@ -97,7 +99,8 @@ def test_what_an_operator_is_told_to_type_works(
         else:
             result = installation.carry_out(command)
             is_as_said = "an answer may still come until" in result.err
-            if result.code != REFUSED.get(command, 0) or is_as_said != (command in REFUSED):
+            codes = {REFUSED.get(command, 0), EITHER.get(command, REFUSED.get(command, 0))}
+            if result.code not in codes or is_as_said != (command in REFUSED):
                 wrong.append(f"{command}: {result.code}, {result.err}")
 
     assert wrong == []

@@ -120,7 +120,7 @@ def test_retry_takes_ids_from_stdin_and_goes_on_after_a_failure(world: World) ->
     world.ok("messages", "cancel", cancelled, "--yes")
 
     result = world.run(
-        "retry", "-", stdin=f"id\tstate\n{failed}\tfailed\n{sent}\nzzz\n{cancelled}"
+        "--yes", "retry", "-", stdin=f"id\tstate\n{failed}\tfailed\n{sent}\nzzz\n{cancelled}"
     )
 
     assert result.code == 66
@@ -145,7 +145,7 @@ def test_retry_says_in_json_what_changed(world: World) -> None:
     assert done["id"] == public
     assert done["changed"] == ["ann@example.org"]
     assert set(done["recipients"][0]) == set(RECIPIENT.split())
-    many = world.ok("messages", "hold", public, world.submit(), "-o", "json").json
+    many = world.ok("--yes", "messages", "hold", public, world.submit(), "-o", "json").json
     assert len(many["data"]) == 2
 
 

@@ -1,6 +1,7 @@
 """A store of one's own, the program as a child process, and what happens behind its back."""
 
 import asyncio
+import io
 import json
 import os
 import pty
@@ -8,19 +9,23 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from emailerctl.cli import main, output
 from emailerctl.models.caller import build_local_caller
 from emailerctl.models.clock import boot_id
 from emailerctl.models.ids import MESSAGE, build_lease_token, parse_public, to_public
 from emailerctl.models.lifecycle import Cause, WaitingFor
 from emailerctl.models.outcome import Kind, Outcome, Phase
 from emailerctl.settings import load
-from emailerctl.store.base import AttemptResult, Consumer, Settlement
+from emailerctl.store.base import AttemptResult, Claim, Consumer, Settlement
 from emailerctl.store.migrations import migrate
 from emailerctl.wiring import App, open_app
 
@@ -60,6 +65,15 @@ def build_environment(**more: str) -> dict[str, str]:
     }
 
 
+@cache
+def build_empty_store() -> bytes:
+    """Return the file of a store that `emailerctl store migrate` has just made."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "emailer.db"
+        migrate(path)
+        return path.read_bytes()
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """What a run left."""
@@ -77,6 +91,26 @@ class Result:
     def lines(self) -> list[str]:
         """What was printed, line by line."""
         return self.out.splitlines()
+
+
+def call(words: Sequence[str], *, folder: Path, stdin: str = "") -> Result:
+    """Run the program in this process, as on pipes: it costs no interpreter's start.
+
+    An error that is not deliberate is not caught: no test may see a traceback.
+    """
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    given = io.TextIOWrapper(io.BytesIO(stdin.encode()), "utf-8")
+    output._manner = output._Manner()
+    real, sys.stdin = sys.stdin, given
+    try:
+        with redirect_stdout(out), redirect_stderr(err), chdir(folder):
+            code = main.run(list(words))
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.stdin = real
+    shown, told = (cast("io.BytesIO", one.buffer).getvalue().decode() for one in (out, err))
+    return Result(code, shown, told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +147,10 @@ class World:
         assert result.code == 0, result.err
         return result
 
+    def call(self, *args: str, stdin: str = "") -> Result:
+        """Run a command on pipes, in this process."""
+        return call(["--config", str(self.file), *args], folder=self.folder, stdin=stdin)
+
     def run_on_terminal(
         self, *args: str, answers: Mapping[str, str] | None = None, **environment: str
     ) -> Result:
@@ -135,8 +173,10 @@ class World:
         return asyncio.run(main())
 
     def migrate(self) -> None:
-        """Make the store."""
-        migrate(load(self.file, environ={}).store.path)
+        """Make the store: a copy of one that was made once."""
+        path = load(self.file, environ={}).store.path
+        path.write_bytes(build_empty_store())
+        path.chmod(0o600)
 
     def submit(self, *to: str, **fields: object) -> str:
         """Accept a message; return its public id."""
@@ -160,8 +200,12 @@ class World:
         """
         self.work(lambda app: _attempt(app, public, kind, reply, asked))
 
+    def claim(self, public: str) -> None:
+        """Let a consumer take a message, and do nothing with it."""
+        self.work(lambda app: _claim(app, public))
 
-async def _attempt(app: App, public: str, kind: Kind, reply: str, asked: str) -> None:
+
+async def _claim(app: App, public: str) -> Claim:
     now_ms, boot_ms = app.clock.now_ms(), app.clock.boot_ms()
     consumer_id = build_lease_token(app.rng)
     await app.store.register(
@@ -179,6 +223,12 @@ async def _attempt(app: App, public: str, kind: Kind, reply: str, asked: str) ->
     message_id = parse_public(MESSAGE, public)
     assert message_id is not None
     [claim] = await app.store.claim([message_id], consumer_id=consumer_id, now_ms=now_ms)
+    return claim
+
+
+async def _attempt(app: App, public: str, kind: Kind, reply: str, asked: str) -> None:
+    now_ms, boot_ms = app.clock.now_ms(), app.clock.boot_ms()
+    claim = await _claim(app, public)
     everyone = frozenset(recipient.n for recipient in claim.recipients)
     assert await app.store.mark(
         claim,

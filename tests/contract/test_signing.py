@@ -20,7 +20,7 @@ from emailerctl.errors import Conflict, Invalid, NotFound
 from emailerctl.models.caller import build_local_caller
 from emailerctl.models.dkim import Algorithm, DomainKey, KeyState
 from emailerctl.models.lifecycle import State
-from emailerctl.resolver import LookupFailed, Resolver
+from emailerctl.resolver import DnsTrouble, Resolver
 from emailerctl.store import migrations
 from emailerctl.wiring import App
 from tests.conftest import build_settings
@@ -45,10 +45,10 @@ class Site:
         return Domains(
             self.app.store,
             self.app.key_files,
-            Resolver([self.names.address], timeout_s=5),
+            Resolver([self.names.address], within_s=5),
             clock=self.app.clock,
             actor="eve",
-            lookup_fault=LookupFailed,
+            lookup_fault=DnsTrouble,
         )
 
     def publish(self, *keys: DomainKey) -> None:
@@ -300,5 +300,5 @@ async def test_an_answer_that_is_long_comes_whole(site: Site) -> None:
     site.publish(key)
     resolver = Resolver([site.names.address])
 
-    assert await resolver.find_txt(build_name(key)) == [build_record(key)]
-    assert await resolver.find_txt("nothing.example.org") == []
+    assert await resolver.find_texts(build_name(key)) == [build_record(key)]
+    assert await resolver.find_texts("nothing.example.org") == []

@@ -12,6 +12,7 @@ from pathlib import Path
 from emailerctl import errors
 from emailerctl.models.lifecycle import STEPS, State
 from emailerctl.settings.example import build_example
+from tests.house.manual import build_page, build_reference
 from tests.house.sources import ROOT
 
 BEGIN = "<!-- life cycle: written by `make docs` from emailerctl/models/lifecycle.py -->"
@@ -76,6 +77,8 @@ def build_architecture(present: str) -> str:
 
 GENERATED: dict[str, Callable[[str], str]] = {
     "ARCHITECTURE.md": build_architecture,
+    "docs/cli.md": build_reference,
+    "docs/man/emailerctl.1": build_page,
     "docs/problems.md": build_problems,
     "etc/emailer.toml.example": lambda _present: build_example(),
 }

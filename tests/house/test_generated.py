@@ -18,7 +18,7 @@ def test_a_generated_file_is_up_to_date(name: str) -> None:
 def test_a_file_that_was_edited_by_hand_is_found(name: str, tmp_path: Path) -> None:
     good = (ROOT / name).read_text(encoding="utf-8")
     path = tmp_path / name
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(good + "by hand\n", encoding="utf-8")
 
     assert build(name, tmp_path) == good

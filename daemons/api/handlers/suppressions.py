@@ -16,6 +16,7 @@ from emailerctl.core.shapes import page_shape, suppression_shape
 from emailerctl.errors import NotFound
 from emailerctl.models.page import PAGE_DEFAULT
 from emailerctl.models.text import shorten
+from emailerctl.store.base import Deed
 
 
 class Suppressions(Handler):
@@ -45,7 +46,10 @@ class Suppressions(Handler):
         suppression = parse_suppression(
             self.parse_object(), actor=self.caller.name, now_ms=self.app.clock.now_ms()
         )
-        await self.app.store.suppress(suppression)
+        deed = Deed(
+            self.caller.name, "suppression.add", suppression.address, suppression.detail
+        )
+        await self.app.store.suppress(suppression, deed=deed)
         self.reply(suppression_shape(suppression), HTTPStatus.CREATED)
 
 
@@ -62,7 +66,11 @@ class OneSuppression(Handler):
         known: Mapping[str, Parse] = {"service": str, "blocks": parse_blocks}
         query = parse_query(self.request.query_arguments, known)
         if not await self.app.store.unsuppress(
-            address, query.get("service", ""), blocks=query.get("blocks")
+            address,
+            query.get("service", ""),
+            blocks=query.get("blocks"),
+            deed=Deed(self.caller.name, "suppression.remove", address),
+            now_ms=self.app.clock.now_ms(),
         ):
             raise NotFound(f"{shorten(address)} is not on this list")
         self.reply_empty()
