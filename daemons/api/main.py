@@ -8,13 +8,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 
 from daemons.api.app import Api
-from daemons.api.server import Server, listen
-from daemons.run import Ready, notify, run_daemon, setup_log, supervise
+from daemons.api.server import Server
+from daemons.figures import keep_noting
+from daemons.run import Ready, listen, notify, run_daemon, setup_log, supervise
 from daemons.watch import watch_api
 from emailerctl import log
 from emailerctl.errors import EmailerError
+from emailerctl.metrics.meter import Meter
 from emailerctl.settings import Settings
-from emailerctl.wiring import App, open_app
+from emailerctl.wiring import App, build_meter, open_app
 
 Background = Callable[[App], Sequence[Coroutine[None, None, None]]]
 
@@ -44,6 +46,7 @@ def run(
         StoreUnusable: the store is missing, damaged, or of another version.
     """
     sockets = listen(host, port)
+    meter = build_meter(settings, rows=workers)
     bound = sockets[0].getsockname()[1]
 
     def say_ready() -> None:
@@ -53,14 +56,17 @@ def run(
 
     if workers == 1:
         setup_log(settings)
-        return run_daemon(lambda stopping: _serve(settings, sockets, stopping, ready=say_ready))
+        return run_daemon(
+            lambda stopping: _serve(settings, sockets, stopping, ready=say_ready, meter=meter)
+        )
 
     def work(number: int, parent: int, ready: Ready) -> int:
         setup_log(settings)
+        meter.sit(number)
         try:
             return run_daemon(
                 lambda stopping: _serve(
-                    settings, sockets, stopping, ready=ready, number=number
+                    settings, sockets, stopping, ready=ready, meter=meter, number=number
                 ),
                 parent=parent,
             )
@@ -69,6 +75,7 @@ def run(
             return error.exit_code
 
     def tell(number: int, exit_code: int, wait_s: float) -> None:
+        meter.leave(number)
         setup_log(settings)
         again_in_ms = int(wait_s * 1000)
         log.log(
@@ -85,6 +92,7 @@ async def _serve(
     stopping: asyncio.Event,
     *,
     ready: Ready,
+    meter: Meter,
     number: int = 0,
 ) -> int:
     loop = asyncio.get_running_loop()
@@ -95,7 +103,7 @@ async def _serve(
         loop.call_soon_threadsafe(stopping.set)
 
     async with (
-        open_app(settings, on_fatal=on_fatal, logs_events=True) as app,
+        open_app(settings, on_fatal=on_fatal, logs_events=True, meter=meter) as app,
         serve_app(app, sockets, is_first=number == 0) as server,
     ):
         log.log("api.started", pid=os.getpid(), port=sockets[0].getsockname()[1])
@@ -121,6 +129,7 @@ async def serve_app(
     server.add_sockets(sockets)
     duties = [server.api.feed.run(), *(_background(app) if is_first else ())]
     duties.append(_flush_used(app))
+    duties.append(keep_noting(app, server.api.note))
     tasks = [asyncio.create_task(duty) for duty in duties]
     try:
         yield server

@@ -20,6 +20,13 @@ Recipients = Annotated[
     Option("--recipient", metavar="ADDRESS", help="This recipient only; may be repeated."),
 ]
 Reason = Annotated[str | None, Option(metavar="TEXT", help="Kept with the event.")]
+Url = Annotated[
+    str | None,
+    Option(metavar="URL", help="An API from afar instead of the store here; or EMAILER_URL."),
+]
+Token = Annotated[
+    str | None, Option(metavar="TOKEN", help="Its token; better in EMAILER_TOKEN.")
+]
 Service = Annotated[str | None, Option(metavar="NAME", help="This service only.")]
 Limit = Annotated[
     int,

@@ -18,6 +18,8 @@ from emailerctl.core.retry import RetryPolicy, decide
 from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
 from emailerctl.core.standing import Bounds, Permit, Refusal, Standing
 from emailerctl.errors import Unavailable
+from emailerctl.metrics.meter import Meter
+from emailerctl.metrics.registry import ATTEMPT_SECONDS, ATTEMPTS, HANDOVER_SECONDS, LANES
 from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
@@ -78,6 +80,7 @@ class Delivery:
         on_unwritten: awaited when an outcome could not be written, before it is tried again
             (F-CO-05): stops claiming, says so, waits.
         signer: of return paths; None: what comes back by mail can't be told apart.
+        meter: where attempts are counted.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Delivery:
         on_alarm: OnAlarm,
         on_unwritten: Callable[[Unavailable], Awaitable[None]],
         signer: Signer | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """Take what delivery needs."""
         self._store = store
@@ -107,6 +111,7 @@ class Delivery:
         self._on_alarm = on_alarm
         self._on_unwritten = on_unwritten
         self._signer = signer
+        self._meter = meter or Meter(hops)
 
     async def deliver(self, attempt: Attempt) -> None:
         """Attempt a claimed message once and write what came of it."""
@@ -311,6 +316,7 @@ class Delivery:
             await self._standing.write(change)
         now_ms = self._clock.now_ms()
         name = hop.provider.name
+        self._count(attempt, name, sending, now_ms)
         for outcome in sending.outcomes.values():
             if outcome.alarm is not None:
                 alarm, reply = outcome.alarm, outcome.reply
@@ -348,6 +354,17 @@ class Delivery:
             await self._persist(lambda: self._store.testify(claim, result, now_ms=now_ms))
         for n, cause in sending.reported.items():
             await self._persist(partial(self._report, claim, n, cause, name, now_ms))
+
+    def _count(self, attempt: Attempt, name: str, sending: Sending, now_ms: int) -> None:
+        meter, claim = self._meter, attempt.claim
+        is_accepted = False
+        for outcome in sending.outcomes.values():
+            meter.add(ATTEMPTS, name, outcome.kind)
+            is_accepted |= outcome.kind is Kind.ACCEPTED
+        meter.observe(ATTEMPT_SECONDS, (now_ms - attempt.started_ms) / 1000, name)
+        if is_accepted:
+            waited_s = (now_ms - claim.age_from_ms) / 1000
+            meter.observe(HANDOVER_SECONDS, waited_s, LANES[claim.priority], name)
 
     async def fail(self, attempt: Attempt, error: Exception) -> None:
         """Settle an attempt that ended in a bug of ours: unknown if marked, later if not."""

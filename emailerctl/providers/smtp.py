@@ -560,6 +560,11 @@ class Smtp:
             results.append(CheckResult(name, is_good=is_good, detail=str(answer)))
         return results
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._pool.connections
+
     async def close(self) -> None:
         """Close what is open: what is in use, when its message is done."""
         await self._pool.close()

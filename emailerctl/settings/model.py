@@ -261,6 +261,21 @@ class ConsumerSettings(Section):
         default=timedelta(seconds=30),
         description="How long a stop waits for hand-overs under way; the rest is given back.",
     )
+    metrics_listen: Text = Field(
+        default="",
+        description="Where consumers answer /metrics, host:port; empty: nowhere.",
+        examples=["127.0.0.1:9464"],
+    )
+
+    @field_validator("metrics_listen")
+    @classmethod
+    def _is_host_and_port(cls, text: str) -> str:
+        host, _, port = text.rpartition(":")
+        is_port = port.isascii() and port.isdigit() and int(port[:6]) <= 65535
+        if text and not (host.strip("[]") and is_port):
+            msg = f"{shorten(text)} is no host:port; write for example 127.0.0.1:9464"
+            raise ValueError(msg)
+        return text
 
 
 def _some(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -618,6 +633,15 @@ class DefaultSettings(Section):
     )
 
 
+class MetricSettings(Section):
+    """`/metrics`, for Prometheus."""
+
+    open: bool = Field(
+        default=False,
+        description="Answer everybody who can connect; else this host, and tokens with read.",
+    )
+
+
 class LogSettings(Section):
     """The process log: one JSON object a line on standard output."""
 
@@ -685,6 +709,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     bounces: BounceSettings = BounceSettings()
     defaults: DefaultSettings = DefaultSettings()
+    metrics: MetricSettings = MetricSettings()
     log: LogSettings = LogSettings()
 
     # Set by `load`: where each key was written, and what is legal and unwise.

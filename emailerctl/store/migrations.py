@@ -372,6 +372,22 @@ def _routes_and_doubts(db: Database) -> None:
         db.execute(statement)
 
 
+_STREAM_TICKETS = """
+CREATE TABLE stream_tickets (
+    hash BLOB PRIMARY KEY,
+    token_id INTEGER NOT NULL,
+    wanted TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID, STRICT
+"""
+
+
+@_MIGRATIONS(name="0011_stream_tickets")
+def _stream_tickets(db: Database) -> None:
+    """Add the tickets by which browsers follow the event log."""
+    db.execute(_STREAM_TICKETS)
+
+
 def migrate(path: Path) -> list[Step]:
     """Create the store if there is none, apply what is pending, and return all steps.
 

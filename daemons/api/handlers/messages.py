@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from http import HTTPStatus
+from time import perf_counter
 from typing import ClassVar
 
 from daemons.api.feed import read_timeline
 from daemons.api.handlers.base import OPERATORS, READERS, SENDERS, Handler
 from daemons.api.schemas import Parse, parse_limit, parse_listing, parse_query, parse_seq
 from emailerctl.core import operate, shapes
+from emailerctl.errors import EmailerError
+from emailerctl.metrics.registry import ACCEPTANCE_SECONDS, ACCEPTANCES, ACCEPTED, REPLAYED
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.page import PAGE_LIMIT
 from emailerctl.store.base import Verb
@@ -20,6 +23,7 @@ class Messages(Handler):
 
     async def post(self) -> None:
         """Accept a message: 202 once it is committed."""
+        began_s = perf_counter()
         receipt = await self.app.acceptance.accept(
             self.parse_object(),
             caller=self.caller,
@@ -29,6 +33,15 @@ class Messages(Handler):
         if receipt.is_replay:
             self._headers["Idempotent-Replayed"] = "true"
         self.reply(shapes.receipt_shape(receipt), HTTPStatus.ACCEPTED)
+        meter = self.app.meter
+        meter.add(ACCEPTANCES, REPLAYED if receipt.is_replay else ACCEPTED)
+        meter.observe(ACCEPTANCE_SECONDS, perf_counter() - began_s)
+
+    def _write_problem(self, error: EmailerError) -> None:
+        """Count what was not accepted, whoever refused it."""
+        if self.request.method == "POST":
+            self.app.meter.add(ACCEPTANCES, error.code)
+        super()._write_problem(error)
 
     async def get(self) -> None:
         """List messages, newest first."""
