@@ -2,12 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
 
+from daemons.run import listen
 from emailerctl import __version__, log
 from emailerctl.core.alerts import AlertName
 from emailerctl.errors import EmailerError, Forbidden
@@ -40,7 +42,7 @@ async def admit(app: App, request: HTTPServerRequest) -> None:
     """
     remote = request.remote_ip or ""
     is_passed_on = any(name in request.headers for name in _PASSED_ON)
-    if app.settings.metrics.open or (remote in _LOOPBACK and not is_passed_on):
+    if remote in _LOOPBACK and not is_passed_on:
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     presented = token.strip() if scheme.lower() == "bearer" else ""
@@ -80,6 +82,11 @@ def _find_resident_bytes() -> int:
 # What is read from the store
 
 
+async def read_build(_app: App) -> Readings:
+    """Return what this program is."""
+    return {metrics.BUILD: {(__version__, describe_library()[0]): 1.0}}
+
+
 async def read_store(app: App) -> Readings:
     """Return the figures that are the store's: the same whoever is asked."""
     now_ms = app.clock.now_ms()
@@ -115,13 +122,8 @@ async def read_store(app: App) -> Readings:
         metrics.ALERTS: {(name,): float(name in raised) for name in AlertName},
         metrics.LAST_SEQ: {(): await store.last_seq()},
         metrics.DISK_LOW: {(): float(app.is_storage_low())},
-        **read_build(),
+        **await read_build(app),
     }
-
-
-def read_build() -> dict[metrics.Metric, Mapping[tuple[str, ...], float]]:
-    """Return what this program is."""
-    return {metrics.BUILD: {(__version__, describe_library()[0]): 1.0}}
 
 
 def _all_of(metric: metrics.Metric) -> list[tuple[str, ...]]:
@@ -158,16 +160,31 @@ def _age_s(since_ms: int | None, now_ms: int) -> float:
     return 0.0 if since_ms is None else max(0, now_ms - since_ms) / 1000
 
 
-# The consumer's own port
+# A port of its own
+
+
+def listen_at(place: str, *, setting: str) -> list[socket.socket]:
+    """Bind the port of `/metrics`, if there is to be one, for all processes.
+
+    Raises:
+        ConfigurationError: it is taken, or not ours to take.
+    """
+    if not place:
+        return []
+    host, _, port = place.rpartition(":")
+    return listen(host.strip("[]"), int(port), setting=setting)
 
 
 class FiguresServer(HTTPServer):
     """Answers `GET /metrics`, and nothing else."""
 
-    def initialize(self, app: App) -> None:  # type: ignore[override]
-        """Take the app whose figures are asked for."""
+    def initialize(  # type: ignore[override]
+        self, app: App, read: Callable[[App], Awaitable[Readings]]
+    ) -> None:
+        """Take the app whose figures are asked for, and what reads those not in memory."""
         super().initialize(self._take, max_header_size=16 * 1024, max_body_size=1024)
         self._app = app
+        self._read = read
         self._answering: set[asyncio.Task[None]] = set()
 
     def _take(self, request: HTTPServerRequest) -> None:
@@ -181,9 +198,10 @@ class FiguresServer(HTTPServer):
             if request.path != "/metrics" or request.method != "GET":
                 status, body = "404 Not Found", b"only GET /metrics is answered here\n"
             else:
-                await admit(self._app, request)
+                if not self._app.settings.metrics.open:
+                    await admit(self._app, request)
                 status, content_type = "200 OK", CONTENT_TYPE
-                body = self._app.meter.render(read_build())
+                body = self._app.meter.render(await self._read(self._app))
         except EmailerError as error:
             status = f"{error.status.value} {error.status.phrase}"
             body = f"{error.detail}; {error.cure}\n".encode()

@@ -6,10 +6,11 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from daemons.api.app import Api
 from daemons.api.server import Server
-from daemons.figures import keep_noting
+from daemons.figures import FiguresServer, keep_noting, listen_at, read_store
 from daemons.run import Ready, listen, notify, run_daemon, setup_log, supervise
 from daemons.watch import watch_api
 from emailerctl import log
@@ -17,6 +18,15 @@ from emailerctl.errors import EmailerError
 from emailerctl.metrics.meter import Meter
 from emailerctl.settings import Settings
 from emailerctl.wiring import App, build_meter, open_app
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is made for `/metrics` before the fork: the numbers, and a port of its own."""
+
+    meter: Meter
+    sockets: list[socket.socket]
+
 
 Background = Callable[[App], Sequence[Coroutine[None, None, None]]]
 
@@ -46,7 +56,10 @@ def run(
         StoreUnusable: the store is missing, damaged, or of another version.
     """
     sockets = listen(host, port)
-    meter = build_meter(settings, rows=workers)
+    figures = Figures(
+        build_meter(settings, rows=workers),
+        listen_at(settings.api.metrics_listen, setting="[api] metrics_listen"),
+    )
     bound = sockets[0].getsockname()[1]
 
     def say_ready() -> None:
@@ -57,16 +70,18 @@ def run(
     if workers == 1:
         setup_log(settings)
         return run_daemon(
-            lambda stopping: _serve(settings, sockets, stopping, ready=say_ready, meter=meter)
+            lambda stopping: _serve(
+                settings, sockets, stopping, ready=say_ready, figures=figures
+            )
         )
 
     def work(number: int, parent: int, ready: Ready) -> int:
         setup_log(settings)
-        meter.sit(number)
+        figures.meter.sit(number)
         try:
             return run_daemon(
                 lambda stopping: _serve(
-                    settings, sockets, stopping, ready=ready, meter=meter, number=number
+                    settings, sockets, stopping, ready=ready, figures=figures, number=number
                 ),
                 parent=parent,
             )
@@ -75,7 +90,7 @@ def run(
             return error.exit_code
 
     def tell(number: int, exit_code: int, wait_s: float) -> None:
-        meter.leave(number)
+        figures.meter.leave(number)
         setup_log(settings)
         again_in_ms = int(wait_s * 1000)
         log.log(
@@ -92,7 +107,7 @@ async def _serve(
     stopping: asyncio.Event,
     *,
     ready: Ready,
-    meter: Meter,
+    figures: Figures,
     number: int = 0,
 ) -> int:
     loop = asyncio.get_running_loop()
@@ -103,7 +118,8 @@ async def _serve(
         loop.call_soon_threadsafe(stopping.set)
 
     async with (
-        open_app(settings, on_fatal=on_fatal, logs_events=True, meter=meter) as app,
+        open_app(settings, on_fatal=on_fatal, logs_events=True, meter=figures.meter) as app,
+        serve_figures(app, figures.sockets),
         serve_app(app, sockets, is_first=number == 0) as server,
     ):
         log.log("api.started", pid=os.getpid(), port=sockets[0].getsockname()[1])
@@ -114,6 +130,18 @@ async def _serve(
         log.log("api.failed", "error", detail=str(error))
     log.log("api.stopped", pid=os.getpid())
     return _FATAL_EXIT if failures else 0
+
+
+@asynccontextmanager
+async def serve_figures(app: App, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    """Answer `/metrics` on sockets of its own until the end of the block."""
+    server = FiguresServer(app, read_store)
+    server.add_sockets(sockets)
+    try:
+        yield
+    finally:
+        server.stop()
+        await server.close_all_connections()
 
 
 @asynccontextmanager

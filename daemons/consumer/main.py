@@ -9,8 +9,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
 from daemons.consumer.mailbox import Mailbox
-from daemons.figures import NOTE_EVERY_S, FiguresServer, note_process
-from daemons.run import Ready, listen, notify, run_daemon, setup_log, supervise
+from daemons.figures import (
+    NOTE_EVERY_S,
+    FiguresServer,
+    listen_at,
+    note_process,
+    read_build,
+)
+from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import Watch, build_sweep, find_alerter, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
@@ -43,7 +49,8 @@ def run(settings: Settings, *, workers: int = 1) -> int:
         StoreUnusable, ConfigurationError: before anything is started.
     """
     check_ready(settings)
-    sockets = _listen(settings)
+    place = settings.consumer.metrics_listen
+    sockets = listen_at(place, setting="[consumer] metrics_listen")
     meter = build_meter(settings, rows=workers)
     if workers == 1:
         return _work(settings, meter, sockets, lambda: notify("READY=1"), parent=None)
@@ -69,15 +76,6 @@ def run(settings: Settings, *, workers: int = 1) -> int:
     )
 
 
-def _listen(settings: Settings) -> list[socket.socket]:
-    """Bind the port of `/metrics`, if there is to be one, for all processes."""
-    said = settings.consumer.metrics_listen
-    if not said:
-        return []
-    host, _, port = said.rpartition(":")
-    return listen(host.strip("[]"), int(port), setting="[consumer] metrics_listen")
-
-
 def _work(
     settings: Settings,
     meter: Meter,
@@ -95,7 +93,7 @@ def _work(
 
     async def serve(stopping: asyncio.Event) -> int:
         async with open_app(settings, on_fatal=_end, logs_events=True, meter=meter) as app:
-            server = FiguresServer(app)
+            server = FiguresServer(app, read_build)
             server.add_sockets(sockets)
             if sockets:
                 log.log("consumer.metrics", port=sockets[0].getsockname()[1])

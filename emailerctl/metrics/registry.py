@@ -68,6 +68,7 @@ ACCEPTED, REPLAYED = "accepted", "replayed"
 # What else a request to accept can meet, by its problem code (docs/problems.md).
 _REFUSALS = (
     "bad_request",
+    "error",  # a bug: 500
     "forbidden",
     "idempotency_key_invalid",
     "idempotency_key_reused",

@@ -5,6 +5,8 @@ import re
 from functools import partial
 from typing import Any, ClassVar
 
+from daemons.api.main import serve_figures
+from daemons.figures import listen_at
 from emailerctl.core.alerts import AlertName
 from emailerctl.metrics.registry import METRICS, series_of
 from emailerctl.store.base import Alert, Pause
@@ -114,8 +116,23 @@ class MetricsTest(ApiCase):
         assert problem["code"] == "unauthorized"
 
 
-class OpenTest(ApiCase):
+class OwnPortTest(ApiCase):
     overrides: ClassVar = {"metrics.open": "true"}
 
-    def test_everybody_may_read_where_that_is_set(self) -> None:
-        assert self.fetch("/metrics", headers={"Via": "1.1 proxy"}).code == 200
+    def test_everybody_may_read_there_where_that_is_set(self) -> None:
+        """But not at the API's own port, which may be reachable from anywhere."""
+        passed_on = {"Via": "1.1 proxy"}
+        sockets = listen_at("127.0.0.1:0", setting="")
+
+        async def script() -> None:
+            async with serve_figures(self.app, sockets):
+                url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+                answer = await self.http_client.fetch(f"{url}/metrics", headers=passed_on)
+                assert read(answer.body)["emailer_last_event_seq"] == {(): 0}
+                refused = await self.http_client.fetch(
+                    f"{url}/v1/messages", headers=passed_on, raise_error=False
+                )
+                assert refused.code == 404
+
+        self.run_script(script)
+        assert self.fetch("/metrics", headers=passed_on).code == 401
