@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from typer import Context
+from typer import Context, Exit, Option
 
 from emailerctl.cli import output, providers, queue, session
 from emailerctl.core import shapes
@@ -26,10 +26,17 @@ class _Picture:
     alerts: Sequence[Alert]
 
 
-def status(ctx: Context) -> None:
+def status(
+    ctx: Context,
+    short: Annotated[
+        bool, Option("--short", help="One line for scripts; exit code 69 unless all is well.")
+    ] = False,
+) -> None:
     """Show how things stand: queue, doubts, next hops, consumers, alerts.
 
     Example: emailerctl status
+
+    Example: emailerctl status --short
     """
 
     async def work(opened: "App") -> _Picture:
@@ -44,10 +51,40 @@ def status(ctx: Context) -> None:
         )
 
     picture = session.run(ctx, work)
+    if short:
+        _write_short(picture)
+        return
     if output.form() is output.Form.TABLE:
         _write(picture)
     else:
         output.result("", _shape(picture))
+
+
+def _write_short(picture: _Picture) -> None:
+    """Write one line of `name=value`, each of which is there and a number, but for the names."""
+    stats, now_ms = picture.stats, picture.now_ms
+    late_ms = 0 if stats.oldest_due_ms is None else max(0, now_ms - stats.oldest_due_ms)
+    shut = [view.hop.name for view in picture.hops if not _is_good(view)]
+    alive = sum(now_ms - one.heartbeat_ms <= _SILENT_MS for one in picture.consumers)
+    is_well = bool(alive) and not (shut or picture.alerts or stats.pause)
+    counts = {name: getattr(stats, name) for name, _meaning in queue.MEANINGS}
+    said = {
+        **counts,
+        "late_s": late_ms // 1000,
+        "paused": int(stats.pause is not None),
+        "consumers": alive,
+        "alerts": ",".join(alert.name for alert in picture.alerts) or "-",
+        "shut": ",".join(shut) or "-",
+    }
+    line = " ".join(f"{name}={value}" for name, value in said.items())
+    output.write_text(f"{'ok' if is_well else 'trouble'} {line}")
+    if not is_well:
+        raise Exit(69)
+
+
+def _is_good(view: HopView) -> bool:
+    is_closed = view.breaker.state is BreakerState.CLOSED
+    return view.hop.state is HopState.OPEN and is_closed
 
 
 def _shape(picture: _Picture) -> shapes.Shape:
@@ -82,7 +119,7 @@ def _write(picture: _Picture) -> None:
         default = "default" if view.facts.is_default else ""
         traits = ", ".join(filter(None, [view.facts.kind, default]))
         state, reason = str(hop.state), hop.reason
-        is_good = hop.state is HopState.OPEN and breaker.state is BreakerState.CLOSED
+        is_good = _is_good(view)
         if hop.state is HopState.OPEN and not is_good:
             since = output.ago(breaker.since_ms, now_ms)
             state, reason = f"breaker {breaker.state} since {since}", breaker.reason
