@@ -69,7 +69,7 @@ class Chunk:
         until: inclusive.
     """
 
-    __slots__ = ("_chosen", "_of_message", "after", "frames", "until")
+    __slots__ = ("_chosen", "_with", "after", "frames", "until")
 
     def __init__(self, after: int, until: int, events: Sequence[Event]) -> None:
         """Take the events between."""
@@ -77,7 +77,7 @@ class Chunk:
         self.until = until
         self.frames = [Frame(event) for event in events]
         self._chosen: dict[EventFilter, bytes] = {}
-        self._of_message: dict[int, list[Frame]] | None = None
+        self._with: dict[tuple[str, object], list[Frame]] | None = None
 
     def choose(self, wanted: EventFilter, position: int) -> bytes:
         """Return what a follower at *position* gets of it."""
@@ -89,18 +89,39 @@ class Chunk:
         return octets
 
     def _narrow(self, wanted: EventFilter) -> Sequence[Frame]:
-        """Return those of the message that is asked for: many follow one each."""
-        if wanted.message_id is None:
+        """Return those with the rarest of what is asked for: many ask for little."""
+        key = _choose_key(wanted)
+        if key is None:
             return self.frames
-        if self._of_message is None:
-            self._of_message = {}
+        if self._with is None:
+            self._with = {}
             for frame in self.frames:
-                message_id = frame.event.message_id
-                if message_id is not None:
-                    self._of_message.setdefault(message_id, []).append(frame)
-        own = self._of_message.get(wanted.message_id, [])
+                for one in _list_keys(frame.event):
+                    self._with.setdefault(one, []).append(frame)
+        found = self._with.get(key, [])
         is_cut = bool(self.frames) and self.frames[0].event.type == GAP
-        return [self.frames[0], *own] if is_cut else own
+        return [self.frames[0], *found] if is_cut else found
+
+
+def _choose_key(wanted: EventFilter) -> tuple[str, object] | None:
+    if wanted.message_id is not None:
+        return "message", wanted.message_id
+    if wanted.recipient:
+        return "recipient", wanted.recipient.lower()
+    if wanted.tag:
+        return "tag", wanted.tag
+    return ("service", wanted.service) if wanted.service else None
+
+
+def _list_keys(event: Event) -> list[tuple[str, object]]:
+    if event.type == GAP:
+        return []
+    return [
+        ("message", event.message_id),
+        ("recipient", (event.recipient or "").lower()),
+        ("service", event.service),
+        *(("tag", tag) for tag in event.tags),
+    ]
 
 
 def _join(frames: Sequence[Frame], wanted: EventFilter, position: int) -> bytes:

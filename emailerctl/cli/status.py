@@ -61,7 +61,7 @@ def status(
 
 
 def _write_short(picture: _Picture) -> None:
-    """Write one line of `name=value`, each of which is there and a number, but for the names."""
+    """Write one line of `name=value`, all of them, whatever holds."""
     stats, now_ms = picture.stats, picture.now_ms
     late_ms = 0 if stats.oldest_due_ms is None else max(0, now_ms - stats.oldest_due_ms)
     shut = [view.hop.name for view in picture.hops if not _is_good(view)]

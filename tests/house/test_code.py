@@ -156,7 +156,7 @@ def test_two_modules_know_the_http_client() -> None:
         or (isinstance(node, ast.ImportFrom) and node.module == "httpx")
     }
 
-    assert importing == {"emailerctl.providers.http_client", "emailerctl.cli.remote_log"}
+    assert importing == {"emailerctl/providers/http_client.py", "emailerctl/cli/remote_log.py"}
 
 
 def test_every_moment_knows_its_zone() -> None:
