@@ -27,7 +27,7 @@ from emailerctl.models.event import GAP, MESSAGE_ACCEPTED, Event
 from emailerctl.models.page import EventFilter
 from emailerctl.store.base import Store
 
-POLL_S = 0.1
+POLL_S = 0.05
 _RECENT = 20_000  # events that are kept,
 _RECENT_CHUNKS = 100  # in so many pieces at the most: one for each look
 _BATCH = 500

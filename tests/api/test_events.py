@@ -464,7 +464,7 @@ class StreamTest(ApiCase):
         return str(answer.json["ticket"])
 
     def test_a_ticket_is_good_for_one_stream(self) -> None:
-        """Without a token, as whom it was made for; twice is once too often."""
+        """T-01: without a token, as whom it was made for; twice is once too often."""
         web, app = self.make_token("web"), self.make_token("app")
         ticket = self.make_ticket(web)
 
@@ -480,6 +480,7 @@ class StreamTest(ApiCase):
         self.run_script(script)
 
     def test_a_ticket_shows_no_more_than_it_was_made_for(self) -> None:
+        """T-02."""
         own = self.accept(tags=["a"])
         ticket, other = self.make_ticket(message=own), self.make_ticket(tag="a")
         refused = self.call("GET", f"/v1/events/stream?ticket={other}&tag=b", token="")
@@ -495,7 +496,7 @@ class StreamTest(ApiCase):
         self.run_script(script)
 
     def test_a_ticket_ends(self) -> None:
-        """After a minute, with its token, by being used for nothing; and made-up ones."""
+        """T-01, T-03: after a minute, and with its token; made-up ones get the same answer."""
         web = self.make_token("web")
         late, orphaned = self.make_ticket(web), self.make_ticket(web)
         self.clock.advance(s=60)
