@@ -24,6 +24,7 @@ from emailerctl.cli import (
     store,
     suppressions,
     tokens,
+    top,
     unknown,
 )
 from emailerctl.cli.grammar import Command, Group, apply_everywhere
@@ -59,7 +60,7 @@ def _build() -> Typer:
     )
     app.callback()(root)
     for heading, verbs in (
-        (_DAILY, (send.send, logs.logs, messages.show, messages.retry, status.status)),
+        (_DAILY, (send.send, logs.logs, messages.show, messages.retry, status.status, top.top)),
         (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume)),
     ):
         for verb in verbs:

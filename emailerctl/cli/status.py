@@ -18,7 +18,9 @@ _SILENT_MS = 30_000  # without a heartbeat for so long there is an alert too (pr
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class Picture:
+    """How things stand at one moment."""
+
     now_ms: int
     stats: QueueStats
     hops: Sequence[HopView]
@@ -38,19 +40,7 @@ def status(
 
     Example: emailerctl status --short
     """
-
-    async def work(opened: "App") -> _Picture:
-        now_ms = opened.clock.now_ms()
-        store = opened.store
-        return _Picture(
-            now_ms=now_ms,
-            stats=await store.queue_stats(now_ms=now_ms),
-            hops=await providers.find_hops(opened),
-            consumers=await store.list_consumers(),
-            alerts=await store.list_alerts(),
-        )
-
-    picture = session.run(ctx, work)
+    picture = session.run(ctx, look)
     if short:
         _write_short(picture)
         return
@@ -60,12 +50,39 @@ def status(
         output.result("", _shape(picture))
 
 
-def _write_short(picture: _Picture) -> None:
+async def look(opened: "App") -> Picture:
+    """Return how things stand now."""
+    now_ms = opened.clock.now_ms()
+    store = opened.store
+    return Picture(
+        now_ms=now_ms,
+        stats=await store.queue_stats(now_ms=now_ms),
+        hops=await providers.find_hops(opened),
+        consumers=await store.list_consumers(),
+        alerts=await store.list_alerts(),
+    )
+
+
+def find_alive(picture: Picture) -> list[Consumer]:
+    """Return the consumers whose heart has beaten of late."""
+    now_ms = picture.now_ms
+    return [one for one in picture.consumers if now_ms - one.heartbeat_ms <= _SILENT_MS]
+
+
+def describe_hop(view: HopView) -> str:
+    """Return in a word whether a next hop takes mail."""
+    if view.hop.state is not HopState.OPEN:
+        return str(view.hop.state)
+    is_closed = view.breaker.state is BreakerState.CLOSED
+    return "open" if is_closed else f"breaker {view.breaker.state}"
+
+
+def _write_short(picture: Picture) -> None:
     """Write one line of `name=value`, all of them, whatever holds."""
     stats, now_ms = picture.stats, picture.now_ms
     late_ms = 0 if stats.oldest_due_ms is None else max(0, now_ms - stats.oldest_due_ms)
     shut = [view.hop.name for view in picture.hops if not _is_good(view)]
-    alive = sum(now_ms - one.heartbeat_ms <= _SILENT_MS for one in picture.consumers)
+    alive = len(find_alive(picture))
     is_well = bool(alive) and not (shut or picture.alerts or stats.pause)
     counts = {name: getattr(stats, name) for name, _meaning in queue.MEANINGS}
     said = {
@@ -87,7 +104,7 @@ def _is_good(view: HopView) -> bool:
     return view.hop.state is HopState.OPEN and is_closed
 
 
-def _shape(picture: _Picture) -> shapes.Shape:
+def _shape(picture: Picture) -> shapes.Shape:
     return {
         "queue": shapes.stats_shape(picture.stats),
         "next_hops": [shapes.next_hop_shape(view) for view in picture.hops],
@@ -96,7 +113,7 @@ def _shape(picture: _Picture) -> shapes.Shape:
     }
 
 
-def _write(picture: _Picture) -> None:
+def _write(picture: Picture) -> None:
     stats, now_ms = picture.stats, picture.now_ms
     counts = ", ".join(
         f"{getattr(stats, name)} {name}"
