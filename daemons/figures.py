@@ -23,6 +23,7 @@ from emailerctl.wiring import App, describe_library
 NOTE_EVERY_S = 1.0
 _ALIVE_MS = 30_000
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "::ffff:127.0.0.1"})
+_LOCAL_NAMES = frozenset({"127.0.0.1", "::1", "[::1]", "localhost"})
 _PASSED_ON = ("Forwarded", "X-Forwarded-For", "Via", "X-Real-IP")
 _READERS = frozenset({Scope.READ, Scope.READ_ALL, Scope.ADMIN})
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -35,13 +36,16 @@ _STATM = Path("/proc/self/statm")
 async def admit(app: App, request: HTTPServerRequest) -> None:
     """Let in who asks from this host itself, and who has a token with a scope to read.
 
-    A request that a proxy on this host passed on is not from this host.
+    A request that a proxy on this host passed on is not from this host: most proxies say so in
+    a header, or leave the name that was asked for.
 
     Raises:
         Unauthorized, Forbidden, TooManyRequests: it may not.
     """
     remote = request.remote_ip or ""
-    is_passed_on = any(name in request.headers for name in _PASSED_ON)
+    is_passed_on = any(name in request.headers for name in _PASSED_ON) or (
+        request.host_name not in _LOCAL_NAMES
+    )
     if remote in _LOOPBACK and not is_passed_on:
         return
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")

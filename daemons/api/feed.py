@@ -351,24 +351,28 @@ class Feed:
     async def _look(self) -> None:
         """Read what is new, all of it, and tell everybody once."""
         self.looks += 1
-        has_news = False
-        while True:
-            events = await self._store.list_events(
-                _EVERYTHING, after_seq=self._position, limit=_BATCH
-            )
-            if events:
-                has_news = True
-                self._recent.append(Chunk(self._position, events[-1].seq, events))
-                self._position = events[-1].seq
-                self._kept += len(events)
-                while len(self._recent) > 1 and (
-                    self._kept > _RECENT or len(self._recent) > _RECENT_CHUNKS
-                ):
-                    self._kept -= len(self._recent.popleft().frames)
-            if len(events) < _BATCH:
-                break
-        if has_news:
-            self._tell()
+        had = self._position
+        try:
+            while await self._read_on():
+                pass
+        finally:
+            if self._position != had:
+                self._tell()
+
+    async def _read_on(self) -> bool:
+        """Keep the next events; return whether there may be more."""
+        after = self._position
+        events = await self._store.list_events(_EVERYTHING, after_seq=after, limit=_BATCH)
+        if not events or self._position != after:  # all have left, and somebody began anew
+            return False
+        self._position = events[-1].seq
+        self._recent.append(Chunk(after, self._position, events))
+        self._kept += len(events)
+        while len(self._recent) > 1 and (
+            self._kept > _RECENT or len(self._recent) > _RECENT_CHUNKS
+        ):
+            self._kept -= len(self._recent.popleft().frames)
+        return len(events) == _BATCH
 
     async def _end_revoked(self) -> None:
         for follower in list(self._followers):

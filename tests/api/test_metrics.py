@@ -112,6 +112,8 @@ class MetricsTest(ApiCase):
         for token, status in ((None, 401), (sender, 403), (reader, 200), ("nonsense", 401)):
             headers = {**passed_on, **({"Authorization": f"Bearer {token}"} if token else {})}
             assert self.fetch("/metrics", headers=headers).code == status
+        named = {"Host": "mail.example.org"}
+        assert self.fetch("/metrics", headers=named).code == 401
         problem = json.loads(self.fetch("/metrics", headers=passed_on).body)
         assert problem["code"] == "unauthorized"
 
