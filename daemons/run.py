@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import signal
@@ -12,8 +13,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 
 import uvloop
+from tornado.netutil import bind_sockets
 
 from emailerctl import log
+from emailerctl.errors import ConfigurationError
 from emailerctl.settings import Settings
 
 Serve = Callable[[asyncio.Event], Awaitable[int]]
@@ -97,6 +100,28 @@ def notify(state: str) -> None:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
         ear.sendto(state.encode(), f"\0{path[1:]}" if path.startswith("@") else path)
+
+
+def listen(
+    host: str, port: int, *, setting: str = "[api] port or host (--port, --host)"
+) -> list[socket.socket]:
+    """Bind the port, so that a second daemon can't do so silently.
+
+    Raises:
+        ConfigurationError: it is taken, or not ours to take; says what to change.
+    """
+    try:
+        return bind_sockets(port, address=host)
+    except OSError as error:
+        reasons = {
+            errno.EADDRINUSE: "is taken, perhaps by another emailerctl",
+            errno.EACCES: "needs privileges; take one above 1023",
+            errno.EADDRNOTAVAIL: "is on an address that this host does not have",
+        }
+        reason = reasons.get(error.errno or 0, f"can't be listened on: {error.strerror}")
+        raise ConfigurationError(
+            f"port {port} of {host} {reason}", hint=f"change {setting}"
+        ) from error
 
 
 # Several processes on one job.

@@ -26,6 +26,8 @@ from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
 from emailerctl.errors import Conflict
+from emailerctl.metrics import registry as metrics
+from emailerctl.metrics.meter import Meter
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
@@ -74,6 +76,7 @@ class App:
     Attributes:
         rng: for secrets: the operating system's.
         chance: for ids and jitter: seeded from `rng`, and two hundred times as fast.
+        meter: the figures of this daemon, shared by its processes.
     """
 
     settings: Settings
@@ -93,6 +96,7 @@ class App:
     is_storage_low: Callable[[], bool]
     reporting: Reporting
     unsubscribing: Unsubscribing
+    meter: Meter
 
     def build_hops(self) -> dict[str, Hop]:
         """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
@@ -235,12 +239,14 @@ async def open_app(
     rng: Random | None = None,
     on_fatal: Callable[[BaseException], None] | None = None,
     logs_events: bool = False,
+    meter: Meter | None = None,
 ) -> AsyncIterator[App]:
     """Open the store and wire everything to it.
 
     Args:
         on_fatal: called when a sync failed and nobody knows what is on disk (F-IN-06).
         logs_events: write every committed event to the process log too (the daemons do).
+        meter: what a daemon of several processes has made for all of them.
 
     Raises:
         StoreUnusable: the store is missing, damaged, or of another version.
@@ -254,18 +260,26 @@ async def open_app(
     schema.require_current(path)
     folders = Folders(path)
     bell = Bell(folders.wake)
+    meter = meter or build_meter(settings)
 
     def publish(events: Sequence[Event], has_new_work: bool) -> None:  # noqa: FBT001
         if has_new_work:
             bell.ring()
         if logs_events and events:
             log.write_events([event.shape() for event in events])
+        for event in events:
+            meter.add(metrics.EVENTS, event.type)
+
+    def count_commit(units: int, sync_s: float) -> None:
+        meter.observe(metrics.COMMIT_UNITS, units)
+        meter.observe(metrics.COMMIT_SECONDS, sync_s)
 
     driver = SqliteDriver(
         path,
         busy_timeout_s=settings.store.busy_timeout.total_seconds(),
         publish=publish,
         on_fatal=on_fatal,
+        on_commit=count_commit,
     )
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
     routing = _build_routing(settings, frozenset(tables))
@@ -309,6 +323,7 @@ async def open_app(
             is_storage_low=is_storage_low,
             reporting=Reporting(store, _build_readers(tables)),
             unsubscribing=unsubscribing,
+            meter=meter,
         )
     finally:
         await store.close()
@@ -324,6 +339,11 @@ def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, HopSet
     tables = registry.parse_tables(settings.providers, locate=lambda key: locate(settings, key))
     tables.setdefault(SANDBOX, (registry.KINDS[SANDBOX], SandboxSettings()))
     return tables
+
+
+def build_meter(settings: Settings, *, rows: int = 1) -> Meter:
+    """Build the figures of a daemon with so many processes; to be called before the fork."""
+    return Meter({*settings.providers, SANDBOX}, rows=rows)
 
 
 def check_providers(settings: Settings) -> None:

@@ -14,7 +14,7 @@ from tornado.httputil import (
 from daemons.api.exchange import Exchange
 from daemons.api.feed import Feed
 from daemons.api.handlers.base import Handler, Unknown
-from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream
+from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream, EventTickets
 from daemons.api.handlers.health import Health, Readiness
 from daemons.api.handlers.messages import (
     Message,
@@ -24,10 +24,12 @@ from daemons.api.handlers.messages import (
     Messages,
     MessageVerb,
 )
+from daemons.api.handlers.metrics import Metrics
 from daemons.api.handlers.providers import Providers, ProviderVerb
 from daemons.api.handlers.reports import Reports
 from daemons.api.handlers.suppressions import OneSuppression, Suppressions
 from daemons.api.handlers.unsubscribe import Unsubscribe
+from emailerctl.metrics.registry import FOLLOWERS, REQUESTS
 from emailerctl.wiring import App
 
 _PATHS: dict[str, type[Handler]] = {
@@ -35,10 +37,12 @@ _PATHS: dict[str, type[Handler]] = {
     "/v1/messages/batch": MessageBatch,
     "/v1/events": Events,
     "/v1/events/stream": EventStream,
+    "/v1/events/tickets": EventTickets,
     "/v1/suppressions": Suppressions,
     "/v1/providers": Providers,
     "/healthz": Health,
     "/readyz": Readiness,
+    "/metrics": Metrics,
 }
 _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
     (re.compile(r"/v1/messages/([^/]+)"), Message),
@@ -67,7 +71,7 @@ class Api(HTTPServerConnectionDelegate):
     def __init__(self, app: App) -> None:
         """Take what the handlers need."""
         self.app = app
-        self.feed = Feed(app.store, app.tokens)
+        self.feed = Feed(app.store, app.tokens, clock=app.clock, meter=app.meter)
         self.body_limit = app.settings.api.body_limit_bytes
         self.header_timeout_s = app.settings.api.header_timeout.total_seconds()
         self.body_timeout_s = app.settings.api.body_timeout.total_seconds()
@@ -75,6 +79,12 @@ class Api(HTTPServerConnectionDelegate):
         self.held_bytes = 0
         self.is_stopping = False
         self.running: set[asyncio.Task[None]] = set()
+
+    def note(self) -> None:
+        """Note for the monitoring what this process has open."""
+        meter = self.app.meter
+        meter.set(REQUESTS, to=len(self.running))
+        meter.set(FOLLOWERS, to=self.feed.followers)
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection

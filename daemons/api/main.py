@@ -6,15 +6,27 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 from daemons.api.app import Api
-from daemons.api.server import Server, listen
-from daemons.run import Ready, notify, run_daemon, setup_log, supervise
+from daemons.api.server import Server
+from daemons.figures import FiguresServer, keep_noting, listen_at, read_store
+from daemons.run import Ready, listen, notify, run_daemon, setup_log, supervise
 from daemons.watch import watch_api
 from emailerctl import log
 from emailerctl.errors import EmailerError
+from emailerctl.metrics.meter import Meter
 from emailerctl.settings import Settings
-from emailerctl.wiring import App, open_app
+from emailerctl.wiring import App, build_meter, open_app
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is made for `/metrics` before the fork: the numbers, and a port of its own."""
+
+    meter: Meter
+    sockets: list[socket.socket]
+
 
 Doors = Sequence[socket.socket]
 ServeMail = Callable[[App, Doors], AbstractAsyncContextManager[None]]
@@ -48,6 +60,10 @@ def run(
         StoreUnusable: the store is missing, damaged, or of another version.
     """
     sockets = listen(host, port)
+    figures = Figures(
+        build_meter(settings, rows=workers),
+        listen_at(settings.api.metrics_listen, setting="[api] metrics_listen"),
+    )
     bound = sockets[0].getsockname()[1]
     smtp = settings.smtp
     doors = listen(smtp.host, smtp.port, setting="[smtp] port or host") if mail else []
@@ -61,12 +77,19 @@ def run(
         setup_log(settings)
         return run_daemon(
             lambda stopping: _serve(
-                settings, sockets, stopping, ready=say_ready, mail=mail, doors=doors
+                settings,
+                sockets,
+                stopping,
+                ready=say_ready,
+                figures=figures,
+                mail=mail,
+                doors=doors,
             )
         )
 
     def work(number: int, parent: int, ready: Ready) -> int:
         setup_log(settings)
+        figures.meter.sit(number)
         try:
             return run_daemon(
                 lambda stopping: _serve(
@@ -74,6 +97,7 @@ def run(
                     sockets,
                     stopping,
                     ready=ready,
+                    figures=figures,
                     number=number,
                     mail=mail,
                     doors=doors,
@@ -85,6 +109,7 @@ def run(
             return error.exit_code
 
     def tell(number: int, exit_code: int, wait_s: float) -> None:
+        figures.meter.leave(number)
         setup_log(settings)
         again_in_ms = int(wait_s * 1000)
         log.log(
@@ -101,6 +126,7 @@ async def _serve(
     stopping: asyncio.Event,
     *,
     ready: Ready,
+    figures: Figures,
     number: int = 0,
     mail: ServeMail | None = None,
     doors: Doors = (),
@@ -113,7 +139,8 @@ async def _serve(
         loop.call_soon_threadsafe(stopping.set)
 
     async with (
-        open_app(settings, on_fatal=on_fatal, logs_events=True) as app,
+        open_app(settings, on_fatal=on_fatal, logs_events=True, meter=figures.meter) as app,
+        serve_figures(app, figures.sockets),
         serve_app(app, sockets, is_first=number == 0) as server,
         _serve_mail(app, mail, doors),
     ):
@@ -138,6 +165,18 @@ async def _serve_mail(app: App, mail: ServeMail | None, doors: Doors) -> AsyncIt
 
 
 @asynccontextmanager
+async def serve_figures(app: App, sockets: list[socket.socket]) -> AsyncIterator[None]:
+    """Answer `/metrics` on sockets of its own until the end of the block."""
+    server = FiguresServer(app, read_store)
+    server.add_sockets(sockets)
+    try:
+        yield
+    finally:
+        server.stop()
+        await server.close_all_connections()
+
+
+@asynccontextmanager
 async def serve_app(
     app: App, sockets: list[socket.socket], *, is_first: bool = True
 ) -> AsyncIterator[Server]:
@@ -150,6 +189,7 @@ async def serve_app(
     server.add_sockets(sockets)
     duties = [server.api.feed.run(), *(_background(app) if is_first else ())]
     duties.append(_flush_used(app))
+    duties.append(keep_noting(app, server.api.note))
     tasks = [asyncio.create_task(duty) for duty in duties]
     try:
         yield server

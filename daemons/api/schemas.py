@@ -21,6 +21,7 @@ Parse = Callable[[str], object]
 
 _LONGEST = 512  # of one parameter
 _MAX_SEQ = 2**63 - 1
+_MOST_BEHIND = 1_000_000
 
 
 def parse_query(given: Parameters, known: Mapping[str, Parse]) -> dict[str, Any]:
@@ -106,6 +107,18 @@ def parse_limit(text: str) -> int:
     return int(text)
 
 
+def parse_last(text: str) -> int:
+    """Read how many of the newest events are wanted; 0: only where the log stands."""
+    return 0 if text == "0" else parse_limit(text)
+
+
+def parse_behind(text: str) -> int:
+    """Read how many events a follower may be behind before it would rather miss some."""
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:10]) <= _MOST_BEHIND):
+        raise ValueError(f"{shorten(text)} is not a number from 1 to {_MOST_BEHIND}")
+    return int(text)
+
+
 def parse_seq(text: str) -> int:
     """Read a sequence number of the event log."""
     if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _MAX_SEQ):
@@ -113,7 +126,8 @@ def parse_seq(text: str) -> int:
     return int(text)
 
 
-def _parse_moment(text: str) -> int:
+def parse_moment_of(text: str) -> int:
+    """Read a moment with an offset."""
     try:
         # In a query a plus sign means a space, unless it is written as %2B.
         return max(parse_moment(text.replace(" ", "+")), 0)
@@ -132,8 +146,8 @@ _MESSAGE_FILTERS: Mapping[str, Parse] = {
     "template": str,
     "provider": str,
     "service": str,
-    "since": _parse_moment,
-    "until": _parse_moment,
+    "since": parse_moment_of,
+    "until": parse_moment_of,
     "q": str,
     "limit": parse_limit,
     "cursor": str,
@@ -144,6 +158,42 @@ _FIELD_OF = {
     "since": "since_ms",
     "until": "until_ms",
 }
+
+
+EVENT_FILTERS: Mapping[str, Parse] = {
+    "message": str,
+    "state": _one_of(State),
+    "tag": str,
+    "provider": str,
+    "recipient": str,
+    "service": str,
+}
+
+
+def parse_event_fields(query: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    """Return what a reader of the event log asks for, and may see; `message` as it was said."""
+    return {**query, **narrow(query, caller)}
+
+
+def parse_ticket(fields: Mapping[str, object]) -> dict[str, Any]:
+    """Read what a stream ticket is for: the same fields as in a query, each optional.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults: list[Fault] = []
+    read: dict[str, Any] = {}
+    for name, value in fields.items():
+        if value is None:
+            continue
+        try:
+            text = parse_line(value)
+            read[name] = _parse_parameter(name, [text.encode()], EVENT_FILTERS)
+        except ValueError as error:
+            faults.append(Fault(f"/{name[:64]}", str(error)))
+    if faults:
+        raise Invalid(faults)
+    return read
 
 
 def parse_listing(given: Parameters, caller: Caller) -> tuple[MessageFilter, str | None, int]:

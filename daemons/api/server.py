@@ -2,17 +2,13 @@
 
 import asyncio
 import contextlib
-import errno
-import socket
 from collections import Counter
 from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
 
 from daemons.api.app import Api
-from emailerctl.errors import ConfigurationError
 
 _NO_LIMIT = 2**62  # the exchange counts body bytes itself, and answers
 _CLOSE_S = 1.0  # for what was answered to leave
@@ -23,28 +19,6 @@ _BUSY = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
     b"Retry-After: 1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
 ) % (len(_TOO_MANY), _TOO_MANY)
-
-
-def listen(
-    host: str, port: int, *, setting: str = "[api] port or host (--port, --host)"
-) -> list[socket.socket]:
-    """Bind the port, so that a second daemon can't do so silently.
-
-    Raises:
-        ConfigurationError: it is taken, or not ours to take; says what to change.
-    """
-    try:
-        return bind_sockets(port, address=host)
-    except OSError as error:
-        reasons = {
-            errno.EADDRINUSE: "is taken, perhaps by another emailerctl serve",
-            errno.EACCES: "needs privileges; take one above 1023",
-            errno.EADDRNOTAVAIL: "is on an address that this host does not have",
-        }
-        reason = reasons.get(error.errno or 0, f"can't be listened on: {error.strerror}")
-        raise ConfigurationError(
-            f"port {port} of {host} {reason}", hint=f"change {setting}"
-        ) from error
 
 
 class Server(HTTPServer):

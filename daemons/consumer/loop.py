@@ -273,6 +273,11 @@ class Loop:
         """Return how many claims are under way."""
         return sum(lane.used.total() for lane in self._lanes.values())
 
+    @property
+    def rooms(self) -> Mapping[str, int]:
+        """Return how many claims each next hop's room holds."""
+        return {name: lane.used.total() for name, lane in self._lanes.items()}
+
     async def look(self, limit: int) -> Look:
         """Ask the store what is due and fits into the rooms: the embedded queue's eyes."""
         now_ms = self._clock.now_ms()

@@ -2,32 +2,43 @@
 
 import asyncio
 import os
+import socket
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
 from daemons.consumer.mailbox import Mailbox
+from daemons.figures import (
+    NOTE_EVERY_S,
+    FiguresServer,
+    listen_at,
+    note_process,
+    read_build,
+)
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import Watch, build_sweep, find_alerter, find_askable, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
 from emailerctl.core.deliver import Delivery, Hop
 from emailerctl.core.outlook import Patience
-from emailerctl.core.sealing import Sealing
+from emailerctl.core.sealing import Sealing, Signatures
 from emailerctl.core.standing import Standing
 from emailerctl.core.unknown import Resolver
 from emailerctl.errors import EmailerError
+from emailerctl.metrics.meter import Meter
+from emailerctl.metrics.registry import CONNECTIONS, IN_FLIGHT
 from emailerctl.models.clock import boot_id, to_ms, to_text
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
 from emailerctl.models.verp import Signer
+from emailerctl.providers.base import KeepsConnections
 from emailerctl.queues.bell import Listener
 from emailerctl.queues.embedded import EmbeddedQueue
 from emailerctl.settings import Settings
 from emailerctl.store.base import Breaker, BreakerState
 from emailerctl.store.locks import CONSUMER, forget_dead
-from emailerctl.wiring import App, check_ready, describe_library, open_app
+from emailerctl.wiring import App, build_meter, check_ready, describe_library, open_app
 
 _LOST_EXIT = 75  # declared dead by somebody: a new process must register
 _BUG_EXIT = 70  # EX_SOFTWARE: an outcome could not be settled; a restart voids its lease
@@ -41,10 +52,18 @@ def run(settings: Settings, *, workers: int = 1) -> int:
         StoreUnusable, ConfigurationError: before anything is started.
     """
     check_ready(settings)
+    place = settings.consumer.metrics_listen
+    sockets = listen_at(place, setting="[consumer] metrics_listen")
+    meter = build_meter(settings, rows=workers)
     if workers == 1:
-        return _work(settings, lambda: notify("READY=1"), parent=None)
+        return _work(settings, meter, sockets, lambda: notify("READY=1"), parent=None)
+
+    def work(number: int, parent: int, ready: Ready) -> int:
+        meter.sit(number)
+        return _work(settings, meter, sockets, ready, parent=parent)
 
     def tell(number: int, exit_code: int, wait_s: float) -> None:
+        meter.leave(number)
         setup_log(settings)
         again_in_ms = int(wait_s * 1000)
         log.log(
@@ -54,13 +73,20 @@ def run(settings: Settings, *, workers: int = 1) -> int:
 
     return supervise(
         workers,
-        lambda _number, parent, ready: _work(settings, ready, parent=parent),
+        work,
         ready=lambda: notify("READY=1"),
         tell=tell,
     )
 
 
-def _work(settings: Settings, ready: Ready, *, parent: int | None) -> int:
+def _work(
+    settings: Settings,
+    meter: Meter,
+    sockets: list[socket.socket],
+    ready: Ready,
+    *,
+    parent: int | None,
+) -> int:
     setup_log(settings)
     for warning in settings.warnings:
         log.log("settings.warned", "warning", detail=warning)
@@ -69,8 +95,16 @@ def _work(settings: Settings, ready: Ready, *, parent: int | None) -> int:
         log.log("store.library_unsafe", "error", version=version, wanted="3.51.3")
 
     async def serve(stopping: asyncio.Event) -> int:
-        async with open_app(settings, on_fatal=_end, logs_events=True) as app:
-            return await consume(app, stopping, ready)
+        async with open_app(settings, on_fatal=_end, logs_events=True, meter=meter) as app:
+            server = FiguresServer(app, read_build)
+            server.add_sockets(sockets)
+            if sockets:
+                log.log("consumer.metrics", port=sockets[0].getsockname()[1])
+            try:
+                return await consume(app, stopping, ready)
+            finally:
+                server.stop()
+                await server.close_all_connections()
 
     try:
         return run_daemon(serve, parent=parent)
@@ -166,6 +200,7 @@ async def consume(
             (1.0, resolver.resolve),
             (2.0, sealing.refresh),
             (0.2, look_after_lease),
+            (NOTE_EVERY_S, _build_noting(app, loop, hops)),
         ),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
@@ -197,6 +232,20 @@ async def consume(
     if loop.has_failed:
         return _BUG_EXIT
     return _LOST_EXIT if is_lost.is_set() else 0
+
+
+def _build_noting(
+    app: App, loop: Loop, hops: Mapping[str, Hop]
+) -> Callable[[], Coroutine[None, None, None]]:
+    async def note() -> None:
+        note_process(app)
+        for name, held in loop.rooms.items():
+            app.meter.set(IN_FLIGHT, name, to=held)
+        for name, hop in hops.items():
+            if isinstance(hop.provider, KeepsConnections):
+                app.meter.set(CONNECTIONS, name, to=hop.provider.connections)
+
+    return note
 
 
 async def _build_mailbox(app: App, signer: Signer, holder: int) -> Mailbox | None:
@@ -235,8 +284,8 @@ def _build_loop(
         may_expire=clock_watch.may_expire,
         on_alarm=_log_alarm,
         on_unwritten=lambda error: loop.keep_outcome(error),
-        signer=signer,
-        sealing=sealing,
+        signatures=Signatures(signer, sealing),
+        meter=app.meter,
     )
     loop = Loop(
         app.store,

@@ -1,15 +1,18 @@
 """`emailerctl logs`: the event log of the store, past and present."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Context, Option
 
 from emailerctl.cli import follow as following
-from emailerctl.cli import options, output, session
+from emailerctl.cli import options, output, remote, session
 from emailerctl.cli.output import Form
 from emailerctl.core import shapes
-from emailerctl.models.clock import to_ms, to_text
+from emailerctl.core.eventlog import EventLog, read_fitting, read_last
+from emailerctl.models.clock import SystemClock, to_ms, to_text
 from emailerctl.models.event import GAP, Event
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
@@ -48,11 +51,14 @@ def logs(
     state: Annotated[State | None, Option(help="Steps into this state.")] = None,
     to: Annotated[str, Option(metavar="ADDRESS", help="Of this recipient.")] = "",
     provider: Annotated[str, Option(metavar="NAME", help="Through this next hop.")] = "",
+    tag: Annotated[str, Option(metavar="TAG", help="Of messages with this tag.")] = "",
     service: options.Service = None,
     last: Annotated[
         int | None,
         Option("-n", "--last", metavar="N", min=0, help="The last N; 50 without --since."),
     ] = None,
+    url: options.Url = None,
+    token: options.Token = None,
 ) -> None:
     """Show what happened, in order: the last events, or all since a moment.
 
@@ -62,46 +68,109 @@ def logs(
     Example: emailerctl logs --follow
 
     Example: emailerctl logs --message 1C6K9Q -o jsonl
+
+    Example: emailerctl logs -f --url https://mail.example.org
     """
+    asked = _Asked(
+        EventFilter(
+            service=service or "", state=state, provider=provider, recipient=to, tag=tag
+        ),
+        message=message or "",
+        since=since,
+        last=last,
+        follows=follow,
+    )
+    address = remote.find_address(url, token)
+    if address is not None:
+        _show_remote(address, asked)
+        return
 
     async def work(opened: "App") -> None:
         from emailerctl.core import operate
 
         store = opened.store
-        filter_ = EventFilter(
-            message_id=await operate.resolve_id(store, message, service=None)
-            if message
-            else None,
-            service=service or "",
-            state=state,
-            provider=provider,
-            recipient=to,
+        wanted = asked.wanted
+        if message:
+            message_id = await operate.resolve_id(store, message, service=None)
+            wanted = replace(wanted, message_id=message_id)
+        await _show_log(
+            store,
+            asked,
+            wanted,
+            now_ms=opened.clock.now_ms(),
+            kept_ms=to_ms(opened.settings.retention.events),
+            follow=partial(following.follow, store),
         )
-        seen = await store.last_seq()
-        start_ms = options.to_moment(since, opened.clock.now_ms())
-        found: list[Event] = []
-        if start_ms is None or last is not None:
-            found += await following.read_last(store, filter_, _LAST if last is None else last)
-        else:
-            found += await _find_gap(opened, start_ms)
-            after = await store.find_seq_since(start_ms)
-            async for event in following.read_after(store, filter_, after, until_seq=seen):
-                if filter_.admits(event):
-                    found.append(event)
-        if start_ms is not None:
-            found = [event for event in found if event.at_ms >= start_ms]
-        _write_past(found, follows=follow)
-        if follow:
-            await _write_what_comes(opened, filter_, max([seen, *(e.seq for e in found)]))
 
     session.run(ctx, work)
 
 
-async def _find_gap(opened: "App", start_ms: int) -> Sequence[Event]:
-    """Return the gap that retention left, if it removed events since *start_ms*."""
-    first = await opened.store.list_events(EventFilter(), after_seq=0, limit=1)
-    kept_ms = to_ms(opened.settings.retention.events)
-    return [e for e in first if e.type == GAP and start_ms < e.at_ms - kept_ms]
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the command line asks for."""
+
+    wanted: EventFilter
+    message: str
+    since: int | None
+    last: int | None
+    follows: bool
+
+
+def _show_remote(address: remote.Address, asked: _Asked) -> None:
+    import asyncio
+
+    from emailerctl.cli.remote_log import RemoteLog
+
+    async def work() -> None:
+        wanted = asked.wanted
+        async with RemoteLog(address, tag=wanted.tag) as log:
+            if asked.message:
+                wanted = replace(wanted, message_id=await log.load_message_id(asked.message))
+            now_ms = SystemClock().now_ms()
+            await _show_log(log, asked, wanted, now_ms=now_ms, kept_ms=None, follow=log.follow)
+
+    asyncio.run(work())
+
+
+async def _show_log(
+    log: EventLog,
+    asked: _Asked,
+    wanted: EventFilter,
+    *,
+    now_ms: int,
+    kept_ms: int | None,
+    follow: Callable[[EventFilter, int], AsyncIterator[Event | None]],
+) -> None:
+    """Write what was, and what comes."""
+    seen = await log.last_seq()
+    start_ms = options.to_moment(asked.since, now_ms)
+    found: list[Event] = []
+    if start_ms is None or asked.last is not None:
+        found += await read_last(log, wanted, _LAST if asked.last is None else asked.last)
+    else:
+        found += await _find_gap(log, start_ms, kept_ms)
+        after = await log.find_seq_since(start_ms)
+        found += [event async for event in read_fitting(log, wanted, after, seen)]
+    if start_ms is not None:
+        found = [event for event in found if event.at_ms >= start_ms]
+    _write_past(found, follows=asked.follows)
+    if asked.follows:
+        async for event in follow(wanted, max([seen, *(e.seq for e in found)])):
+            if event is not None:
+                write_event(event)
+
+
+async def _find_gap(log: EventLog, start_ms: int, kept_ms: int | None) -> Sequence[Event]:
+    """Return the gap that retention left, if it removed events since *start_ms*.
+
+    Without the settings that say for how long events are kept, what is left tells.
+    """
+    first = await log.list_events(EventFilter(), after_seq=0, limit=2)
+    if not first or first[0].type != GAP:
+        return []
+    if kept_ms is None:
+        kept_ms = first[0].at_ms - min(event.at_ms for event in first)
+    return [first[0]] if start_ms < first[0].at_ms - kept_ms else []
 
 
 def _write_past(events: Sequence[Event], *, follows: bool) -> None:
@@ -112,12 +181,6 @@ def _write_past(events: Sequence[Event], *, follows: bool) -> None:
         output.write_row(_COLUMNS)
     for event in events:
         write_event(event)
-
-
-async def _write_what_comes(opened: "App", filter_: EventFilter, after_seq: int) -> None:
-    async for event in following.follow(opened.store, filter_, after_seq):
-        if event is not None:
-            write_event(event)
 
 
 def write_event(event: Event) -> None:

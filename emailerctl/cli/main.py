@@ -30,6 +30,7 @@ from emailerctl.cli import (
     store,
     suppressions,
     tokens,
+    top,
     unknown,
     wait,
 )
@@ -76,6 +77,7 @@ def _build() -> Typer:
                 wait.wait,
                 messages.retry,
                 status.status,
+                top.top,
                 doctor.doctor,
             ),
         ),

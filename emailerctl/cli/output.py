@@ -19,11 +19,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
-from typing import NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TextIO, TypeVar
 
 from emailerctl.errors import UsageError
 from emailerctl.models.clock import to_text
 from emailerctl.models.lifecycle import State
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 Item = TypeVar("Item")
 
@@ -358,6 +361,24 @@ def progress(title: str, *, has_octets: bool = False) -> Iterator[Callable[[int,
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def screen() -> Iterator[Callable[[object], None]]:
+    """Take the whole terminal until the block ends: call it with what Rich draws."""
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console(no_color=not is_coloured(sys.stdout), highlight=False, markup=False)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        yield lambda drawn: live.update(drawn, refresh=True)  # type: ignore[arg-type]
+
+
+def text(value: object) -> "Text":
+    """Return *value*, made safe, for a table that Rich draws: no markup in it counts."""
+    from rich.text import Text
+
+    return Text(safe(value))
 
 
 def ask(question: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Context, Option
+from typer import Context, Exit, Option
 
 from emailerctl.cli import output, providers, queue, session
 from emailerctl.core import shapes
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class Picture:
+    """How things stand at one moment."""
+
     now_ms: int
     stats: QueueStats
     hops: Sequence[HopView]
@@ -27,62 +29,81 @@ class _Picture:
 
 def status(
     ctx: Context,
-    line: Annotated[
-        bool, Option("--line", help="All of it in one line, for a prompt or a monitor.")
+    short: Annotated[
+        bool, Option("--short", help="One line for scripts; exit code 69 unless all is well.")
     ] = False,
 ) -> None:
     """Show how things stand: queue, doubts, next hops, consumers, alerts.
 
     Example: emailerctl status
 
-    Example: emailerctl status --line
+    Example: emailerctl status --short
     """
-
-    async def work(opened: "App") -> _Picture:
-        now_ms = opened.clock.now_ms()
-        store = opened.store
-        return _Picture(
-            now_ms=now_ms,
-            stats=await store.queue_stats(now_ms=now_ms),
-            hops=await providers.find_hops(opened),
-            consumers=await store.list_consumers(),
-            alerts=await store.list_alerts(),
-        )
-
-    picture = session.run(ctx, work)
-    if output.form() is output.Form.TABLE and line:
-        output.write_text(_build_line(picture))
-    elif output.form() is output.Form.TABLE:
+    picture = session.run(ctx, look)
+    if short:
+        _write_short(picture)
+        return
+    if output.form() is output.Form.TABLE:
         _write(picture)
     else:
         output.result("", _shape(picture))
 
 
-def _build_line(picture: _Picture) -> str:
-    """Return what is wrong, or that nothing is, in one line."""
+async def look(opened: "App") -> Picture:
+    """Return how things stand now."""
+    now_ms = opened.clock.now_ms()
+    store = opened.store
+    return Picture(
+        now_ms=now_ms,
+        stats=await store.queue_stats(now_ms=now_ms),
+        hops=await providers.find_hops(opened),
+        consumers=await store.list_consumers(),
+        alerts=await store.list_alerts(),
+    )
+
+
+def find_alive(picture: Picture) -> list[Consumer]:
+    """Return the consumers whose heart has beaten of late."""
+    now_ms = picture.now_ms
+    return [one for one in picture.consumers if now_ms - one.heartbeat_ms <= SILENT_MS]
+
+
+def describe_hop(view: HopView) -> str:
+    """Return in a word whether a next hop takes mail."""
+    if view.hop.state is not HopState.OPEN:
+        return str(view.hop.state)
+    is_closed = view.breaker.state is BreakerState.CLOSED
+    return "open" if is_closed else f"breaker {view.breaker.state}"
+
+
+def _write_short(picture: Picture) -> None:
+    """Write one line of `name=value`, all of them, whatever holds."""
     stats, now_ms = picture.stats, picture.now_ms
+    late_ms = 0 if stats.oldest_due_ms is None else max(0, now_ms - stats.oldest_due_ms)
     shut = [view.hop.name for view in picture.hops if not _is_good(view)]
-    alive = sum(now_ms - one.heartbeat_ms <= SILENT_MS for one in picture.consumers)
-    waiting = stats.scheduled + stats.retrying + stats.waiting
-    pieces = [
-        f"{stats.ready} ready, {waiting} waiting, {stats.sending} sending",
-        f"{stats.unknown} unknown",
-        f"{stats.held} held",
-        f"next hops shut: {', '.join(shut)}" if shut else "next hops open",
-        f"{alive} consumers",
-        "paused" if stats.pause else "",
-        f"alerts: {', '.join(alert.name for alert in picture.alerts)}"
-        if picture.alerts
-        else "no alerts",
-    ]
-    return " · ".join(filter(None, pieces))
+    alive = len(find_alive(picture))
+    is_well = bool(alive) and not (shut or picture.alerts or stats.pause)
+    counts = {name: getattr(stats, name) for name, _meaning in queue.MEANINGS}
+    said = {
+        **counts,
+        "late_s": late_ms // 1000,
+        "paused": int(stats.pause is not None),
+        "consumers": alive,
+        "alerts": ",".join(alert.name for alert in picture.alerts) or "-",
+        "shut": ",".join(shut) or "-",
+    }
+    line = " ".join(f"{name}={value}" for name, value in said.items())
+    output.write_text(f"{'ok' if is_well else 'trouble'} {line}")
+    if not is_well:
+        raise Exit(69)
 
 
 def _is_good(view: HopView) -> bool:
-    return view.hop.state is HopState.OPEN and view.breaker.state is BreakerState.CLOSED
+    is_closed = view.breaker.state is BreakerState.CLOSED
+    return view.hop.state is HopState.OPEN and is_closed
 
 
-def _shape(picture: _Picture) -> shapes.Shape:
+def _shape(picture: Picture) -> shapes.Shape:
     return {
         "queue": shapes.stats_shape(picture.stats),
         "next_hops": [shapes.next_hop_shape(view) for view in picture.hops],
@@ -91,7 +112,7 @@ def _shape(picture: _Picture) -> shapes.Shape:
     }
 
 
-def _write(picture: _Picture) -> None:
+def _write(picture: Picture) -> None:
     stats, now_ms = picture.stats, picture.now_ms
     counts = ", ".join(
         f"{getattr(stats, name)} {name}"

@@ -10,7 +10,7 @@ from emailerctl.cli import options, output, session, store_upkeep
 from emailerctl.core import shapes
 from emailerctl.errors import StoreUnusable, TimedOut
 from emailerctl.models.clock import SystemClock, to_text
-from emailerctl.models.ids import MESSAGE, first_id_at, moment_of, to_public
+from emailerctl.models.ids import MESSAGE, find_moment, first_id_at, to_public
 from emailerctl.store.base import AuditPoint, Breach, Deed
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def audit(
     if found:
         raise Exit(_REFUSED)
     if rest is not None and rest.key is None:
-        since_text = to_text(moment_of(rest.message_id))
+        since_text = to_text(find_moment(rest.message_id))
         raise TimedOut(
             f"the time was over after {messages} messages; no breach among them",
             hint=f"go on with: emailerctl store audit --since {since_text}",

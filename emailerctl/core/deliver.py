@@ -16,14 +16,15 @@ from typing import TypeVar
 
 from emailerctl.core.retry import RetryPolicy, decide
 from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
-from emailerctl.core.sealing import KeyUnusable, Sealing
+from emailerctl.core.sealing import KeyUnusable, Signatures
 from emailerctl.core.standing import Bounds, Permit, Refusal, Standing
 from emailerctl.errors import Unavailable
+from emailerctl.metrics.meter import Meter
+from emailerctl.metrics.registry import ATTEMPT_SECONDS, ATTEMPTS, HANDOVER_SECONDS, LANES
 from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
-from emailerctl.models.verp import Signer
 from emailerctl.providers.base import Abilities, MarkRefused, Outgoing, Provider, Sending
 from emailerctl.store.base import AttemptResult, Breaker, Claim, Settlement, Store
 
@@ -82,6 +83,9 @@ class Attempt:
         return bool(self.marked)
 
 
+_UNSIGNED = Signatures()
+
+
 class Delivery:
     """What turns claims into settled attempts.
 
@@ -90,8 +94,8 @@ class Delivery:
         on_alarm: called with the next hop's name when it refuses credentials or TLS.
         on_unwritten: awaited when an outcome could not be written, before it is tried again
             (F-CO-05): stops claiming, says so, waits.
-        signer: of return paths; None: what comes back by mail can't be told apart.
-        sealing: what signs (DKIM); None: nothing is signed.
+        signatures: what signs.
+        meter: where attempts are counted.
     """
 
     def __init__(
@@ -107,8 +111,8 @@ class Delivery:
         may_expire: Callable[[], bool],
         on_alarm: OnAlarm,
         on_unwritten: Callable[[Unavailable], Awaitable[None]],
-        signer: Signer | None = None,
-        sealing: Sealing | None = None,
+        signatures: Signatures = _UNSIGNED,
+        meter: Meter | None = None,
     ) -> None:
         """Take what delivery needs."""
         self._store = store
@@ -121,8 +125,8 @@ class Delivery:
         self._may_expire = may_expire
         self._on_alarm = on_alarm
         self._on_unwritten = on_unwritten
-        self._signer = signer
-        self._sealing = sealing
+        self._signatures = signatures
+        self._meter = meter or Meter(hops)
 
     async def deliver(self, attempt: Attempt) -> None:
         """Attempt a claimed message once and write what came of it."""
@@ -194,9 +198,10 @@ class Delivery:
 
         Their moment is the one since which its age counts, which is never in the future.
         """
-        if self._sealing is None:
+        sealing = self._signatures.content
+        if sealing is None:
             return b""
-        return await self._sealing.sign(
+        return await sealing.sign(
             raw, header_from=claim.header_from, signed_at_ms=claim.age_from_ms
         )
 
@@ -294,10 +299,11 @@ class Delivery:
         One transaction takes all recipients, so that it has one return path: it names the
         recipient where there is one, else the bounce does.
         """
-        if self._signer is None:
+        signer = self._signatures.return_paths
+        if signer is None:
             return ""
         n = claim.recipients[0].n if len(claim.recipients) == 1 else None
-        return self._signer.sign(claim.message_id, n=n, attempt=claim.attempt)
+        return signer.sign(claim.message_id, n=n, attempt=claim.attempt)
 
     async def _mark(self, attempt: Attempt, hop: Hop, accepted: Collection[int]) -> bool:
         try:
@@ -343,6 +349,7 @@ class Delivery:
             await self._standing.write(change)
         now_ms = self._clock.now_ms()
         name = hop.provider.name
+        self._count(attempt, name, sending, now_ms)
         for outcome in sending.outcomes.values():
             if outcome.alarm is not None:
                 alarm, reply = outcome.alarm, outcome.reply
@@ -381,6 +388,17 @@ class Delivery:
             await self._persist(lambda: self._store.testify(claim, result, now_ms=now_ms))
         for n, cause in sending.reported.items():
             await self._persist(partial(self._report, claim, n, cause, name, now_ms))
+
+    def _count(self, attempt: Attempt, name: str, sending: Sending, now_ms: int) -> None:
+        meter, claim = self._meter, attempt.claim
+        is_accepted = False
+        for outcome in sending.outcomes.values():
+            meter.add(ATTEMPTS, name, outcome.kind)
+            is_accepted |= outcome.kind is Kind.ACCEPTED
+        meter.observe(ATTEMPT_SECONDS, (now_ms - attempt.started_ms) / 1000, name)
+        if is_accepted:
+            waited_s = (now_ms - claim.age_from_ms) / 1000
+            meter.observe(HANDOVER_SECONDS, waited_s, LANES[claim.priority], name)
 
     async def fail(self, attempt: Attempt, error: Exception) -> None:
         """Settle an attempt that ended in a bug of ours: unknown if marked, later if not."""

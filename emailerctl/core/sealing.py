@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
+from typing import NamedTuple
 
 from emailerctl.core.dkim import SigningKey, load_key, sign
 from emailerctl.models.dkim import DomainKey, KeyState
+from emailerctl.models.verp import Signer
 from emailerctl.store.base import KeyFiles, Store
 
 _THREADS = 2
@@ -15,6 +17,18 @@ _NONE: Mapping[str, Sequence[SigningKey]] = MappingProxyType({})
 
 class KeyUnusable(Exception):
     """A domain signs, and its key can't be used: its mail waits, for unsigned it is refused."""
+
+
+class Signatures(NamedTuple):
+    """What signs what leaves.
+
+    Attributes:
+        return_paths: None: what comes back by mail can't be told apart.
+        content: None: nothing is signed (DKIM).
+    """
+
+    return_paths: Signer | None = None
+    content: "Sealing | None" = None
 
 
 class Sealing:

@@ -395,6 +395,12 @@ class TokenBook:
         entry = self._entries.get(caller.token_id)
         return entry is not None and entry.ends_ms > self._clock.now_ms()
 
+    async def find_caller(self, token_id: int) -> Caller | None:
+        """Return who has that token, whoever asks; None where it has ended."""
+        await self._refresh()
+        entry = self._entries.get(token_id)
+        return entry.caller if entry and entry.ends_ms > self._clock.now_ms() else None
+
     async def flush_used(self) -> None:
         """Write when tokens were last used; to be called every minute or so, and at the end."""
         used, self._used = self._used, {}
@@ -453,6 +459,14 @@ class TokenBook:
                 "too many failed authentications from this address",
                 retry_after_s=left_ms // 1000 + 1,
             )
+
+    def refuse(self, remote: str) -> NoReturn:
+        """Refuse what stands for a token and is none.
+
+        Raises:
+            Unauthorized: always.
+        """
+        self._refuse(remote)
 
     def _refuse(self, remote: str) -> NoReturn:
         """Count a failure and refuse.

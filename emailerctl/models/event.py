@@ -6,10 +6,10 @@ the process log.
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from emailerctl.models.clock import to_text
-from emailerctl.models.ids import MESSAGE, to_public
+from emailerctl.models.clock import parse_moment, to_text
+from emailerctl.models.ids import MESSAGE, parse_public, to_public
 from emailerctl.models.lifecycle import Cause, State
 
 MESSAGE_ACCEPTED = "message.accepted"
@@ -39,6 +39,7 @@ class Event(NamedTuple):
         seq: strictly increasing in the order of commits; a reader that has seen n has seen
             everything below n.
         from_state, to_state: equal where a cause could not apply.
+        tags: of its message, as far as the reader asked for them; not part of the public form.
     """
 
     seq: int
@@ -53,6 +54,7 @@ class Event(NamedTuple):
     service: str | None = None
     reply: str | None = None
     data: Mapping[str, object] = MappingProxyType({})
+    tags: tuple[str, ...] = ()
 
     def shape(self) -> dict[str, object]:
         """Return the public form (product.md §3.3)."""
@@ -72,3 +74,29 @@ class Event(NamedTuple):
             "reply": self.reply,
             "data": dict(self.data),
         }
+
+
+def parse_event(shape: Mapping[str, Any]) -> Event:
+    """Read back the public form of an event, as an API has sent it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        public = shape["message_id"]
+        return Event(
+            seq=int(shape["seq"]),
+            type=str(shape["type"]),
+            at_ms=parse_moment(shape["at"]),
+            message_id=None if public is None else parse_public(MESSAGE, public),
+            recipient=shape["recipient"],
+            from_state=State(shape["from"]) if shape["from"] else None,
+            to_state=State(shape["to"]) if shape["to"] else None,
+            attempt=shape["attempt"],
+            provider=shape["provider"],
+            service=shape["service"],
+            reply=shape["reply"],
+            data=dict(shape["data"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"this is no event: {error!r}") from error

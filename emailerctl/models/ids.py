@@ -34,9 +34,9 @@ def first_id_at(moment_ms: int) -> int:
     return min(max(moment_ms - _EPOCH_MS, 0) << _RANDOM_BITS, _LARGEST)
 
 
-def moment_of(number: int) -> int:
-    """Return when a message with that id was accepted, in milliseconds since 1970 UTC."""
-    return (number >> _RANDOM_BITS) + _EPOCH_MS
+def find_moment(message_id: int) -> int:
+    """Return the millisecond in which a message was accepted, as its id says."""
+    return (message_id >> _RANDOM_BITS) + _EPOCH_MS
 
 
 def build_lease_token(rng: Random) -> int:

@@ -56,7 +56,7 @@ class EventFilter:
     tag: str = ""
 
     def admits(self, event: Event) -> bool:
-        """Return whether *event* is one of those; tags are not part of an event."""
+        """Return whether *event* is one of those."""
         return (
             self.message_id in (None, event.message_id)
             and (not self.service or event.service == self.service)
@@ -65,6 +65,7 @@ class EventFilter:
             and (
                 not self.recipient or (event.recipient or "").lower() == self.recipient.lower()
             )
+            and (not self.tag or self.tag in event.tags)
         )
 
 

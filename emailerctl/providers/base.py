@@ -148,6 +148,16 @@ class Provider(Protocol):
 
 
 @runtime_checkable
+class KeepsConnections(Protocol):
+    """A next hop that keeps connections open."""
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        ...
+
+
+@runtime_checkable
 class SpeaksTls(Protocol):
     """A next hop whose `check` leaves TLS to be looked at apart."""
 

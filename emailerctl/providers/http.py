@@ -388,6 +388,11 @@ class HttpNextHop(ABC, Generic[S]):
         faults = find_faults(self.abilities, traits)
         return refuse("; ".join(faults)) if faults else None
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self.client.connections
+
     async def close(self) -> None:
         """Close what is open."""
         await self.client.close()

@@ -582,6 +582,11 @@ class Smtp:
             results.append(CheckResult(name, is_good=is_good, detail=str(answer)))
         return Conversation(results, str(dialogue).splitlines())
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return self._pool.connections
+
     async def close(self) -> None:
         """Close what is open: what is in use, when its message is done."""
         await self._pool.close()

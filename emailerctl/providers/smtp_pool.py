@@ -32,12 +32,18 @@ class Pool:
         """Open by *open_session*, which is told how many seconds are left."""
         self._open_session = open_session
         self._free = asyncio.Semaphore(size)
+        self._taken = 0
         self._idle: list[Session] = []
         self._leaving: set[Session] = set()
         self._idle_seconds = idle_seconds
         self._messages = messages_per_connection
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+
+    @property
+    def connections(self) -> int:
+        """How many connections there are, those that are being opened included."""
+        return self._taken + len(self._idle)
 
     async def take(self, seconds: float) -> Taken:
         """Return a connection within *seconds*: a kept one that is alive, or a new one.
@@ -51,6 +57,7 @@ class Pool:
             await self._wait(seconds)
         else:
             await self._free.acquire()  # does not wait
+        self._taken += 1
         try:
             while self._idle:
                 session = self._idle.pop()
@@ -59,7 +66,7 @@ class Pool:
                 self._leave(session)
             return Taken(await self._open(end - loop.time()), is_kept=False)
         except BaseException:
-            self._free.release()
+            self._release()
             raise
 
     async def replace(self, dead: Session, seconds: float) -> Taken:
@@ -82,7 +89,11 @@ class Pool:
             self._idle.append(session)
             self._watch()
         finally:
-            self._free.release()
+            self._release()
+
+    def _release(self) -> None:
+        self._taken -= 1
+        self._free.release()
 
     async def close(self) -> None:
         """Close what is idle, now, and what is taken when it is given back."""

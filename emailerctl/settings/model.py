@@ -136,6 +136,18 @@ class StoreSettings(Section):
         return Path(self.url.removeprefix("sqlite:///"))
 
 
+def _host_and_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and int(port[:6]) <= 65535
+    if text and not (host.strip("[]") and is_port):
+        msg = f"{shorten(text)} is no host:port; write for example 127.0.0.1:9464"
+        raise ValueError(msg)
+    return text
+
+
+Place = Annotated[Text, AfterValidator(_host_and_port)]
+
+
 class ApiSettings(Section):
     """The API daemon, `emailerctl serve`."""
 
@@ -159,6 +171,11 @@ class ApiSettings(Section):
     cors_origins: Words = Field(
         default=(),
         description="Origins whose pages may read the event stream: https://ops.example.org.",
+    )
+    metrics_listen: Place = Field(
+        default="",
+        description="Where /metrics is answered besides [api] port: 127.0.0.1:9465; empty: "
+        "nowhere.",
     )
     body_limit_bytes: Whole = Field(
         default=12 * MIB, ge=1024, le=1024 * MIB, description="Largest request body; else 413."
@@ -260,6 +277,10 @@ class ConsumerSettings(Section):
     shutdown: Duration = Field(
         default=timedelta(seconds=30),
         description="How long a stop waits for hand-overs under way; the rest is given back.",
+    )
+    metrics_listen: Place = Field(
+        default="",
+        description="Where consumers answer /metrics: 127.0.0.1:9464; empty: nowhere.",
     )
 
 
@@ -715,6 +736,16 @@ class SendmailSettings(Section):
         return aliases
 
 
+class MetricSettings(Section):
+    """`/metrics`, for Prometheus."""
+
+    open: bool = Field(
+        default=False,
+        description="At metrics_listen answer everybody who can connect; else, and at [api] "
+        "port in any case, this host and tokens with a scope to read.",
+    )
+
+
 class LogSettings(Section):
     """The process log: one JSON object a line on standard output."""
 
@@ -786,6 +817,7 @@ class Settings(BaseSettings):
     dns: DnsSettings = DnsSettings()
     defaults: DefaultSettings = DefaultSettings()
     sendmail: SendmailSettings = SendmailSettings()
+    metrics: MetricSettings = MetricSettings()
     log: LogSettings = LogSettings()
 
     # Set by `load`: where each key was written, and what is legal and unwise.

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from emailerctl.errors import BadRequest, Conflict, NotFound
-from emailerctl.models.page import Page, decode_cursor, encode_cursor
+from emailerctl.models.lifecycle import State
+from emailerctl.models.page import EventFilter, Page, decode_cursor, encode_cursor
 from emailerctl.models.text import shorten
 from emailerctl.store import pacing
 from emailerctl.store import statements as sql
@@ -18,6 +20,7 @@ from emailerctl.store.base import (
     DeedView,
     HopState,
     NextHop,
+    StreamTicket,
     Suppression,
     Token,
 )
@@ -57,6 +60,29 @@ def take_duty(tx: Tx, name: str, holder: int, *, now_ms: int, until_ms: int) -> 
         return False
     leave_note(tx, key, f"{holder} {until_ms}")
     return True
+
+
+def add_ticket(tx: Tx, ticket: StreamTicket, now_ms: int) -> None:
+    """Enter a ticket; expired ones go."""
+    tx.run(sql.OLD_TICKETS, {"now": now_ms})
+    params = {
+        "hash": ticket.ticket_hash,
+        "token_id": ticket.token_id,
+        "wanted": json.dumps(asdict(ticket.wanted)),
+        "expires_at": ticket.expires_ms,
+    }
+    tx.run(sql.ADD_TICKET, params)
+
+
+def take_ticket(tx: Tx, ticket_hash: bytes, now_ms: int) -> StreamTicket | None:
+    """Use a ticket up, and return it; None: it is unknown, used or expired."""
+    row: Any = tx.one(sql.TAKE_TICKET, {"hash": ticket_hash})
+    if row is None or row[2] <= now_ms:
+        return None
+    fields = json.loads(row[1])
+    state = fields.pop("state")
+    wanted = EventFilter(state=State(state) if state else None, **fields)
+    return StreamTicket(ticket_hash, row[0], wanted, row[2])
 
 
 def _advance_epoch(tx: Tx) -> None:

@@ -387,6 +387,20 @@ class Token:
     limits: Mapping[str, object] = field(default_factory=dict)
 
 
+class StreamTicket(NamedTuple):
+    """What lets a browser follow the event log once.
+
+    Attributes:
+        ticket_hash: of its text, which is nowhere else.
+        wanted: what it may see, of what its token may.
+    """
+
+    ticket_hash: bytes
+    token_id: int
+    wanted: EventFilter
+    expires_ms: int
+
+
 class Blocks(StrEnum):
     """Which messages a suppression keeps from an address."""
 
@@ -574,6 +588,16 @@ class QueueStats:
     oldest_due_ms: int | None
     oldest_unknown_ms: int | None
     pause: Pause | None
+    unknown_open: int = 0  # of `unknown`: whose message has not expired
+
+
+class LaneStats(NamedTuple):
+    """How many messages of one lane wait for one thing (`sending`: for an answer)."""
+
+    priority: Priority
+    waiting_for: str
+    messages: int
+    oldest_due_ms: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -1124,6 +1148,10 @@ class Store(Protocol):
         """Return the queue in numbers."""
         ...
 
+    async def lane_stats(self, *, now_ms: int) -> list[LaneStats]:
+        """Return the queue in numbers, lane by lane."""
+        ...
+
     # tokens
 
     async def add_token(
@@ -1157,6 +1185,16 @@ class Store(Protocol):
 
     async def touch_tokens(self, used: Mapping[int, int]) -> None:
         """Write when tokens were last used (token id -> moment)."""
+        ...
+
+    # stream tickets
+
+    async def add_ticket(self, ticket: StreamTicket, *, now_ms: int) -> None:
+        """Enter a ticket; expired ones go."""
+        ...
+
+    async def take_ticket(self, ticket_hash: bytes, *, now_ms: int) -> StreamTicket | None:
+        """Use a ticket up, and return it; None: it is unknown, used or expired."""
         ...
 
     # suppressions and next hops

@@ -22,7 +22,6 @@ from emailerctl.store.base import BreakerState
 from emailerctl.store.schema import (
     NOTABLE_SQL,
     SET,
-    STEPS,
     Step,
     one_of,
     refuse_newer,
@@ -241,7 +240,7 @@ SELECT message_id, next_hop, priority, waiting_for,
 """
 
 
-@_MIGRATIONS(name=STEPS[0])
+@_MIGRATIONS(name="0001_message_log")
 def _message_log(db: Database) -> None:
     """Create the message log: messages, recipients, work, attempts, events, keys, tokens."""
     for statement in _FIRST.split(";"):
@@ -315,7 +314,7 @@ SELECT id, provider, kind, recipient, message_id, n, attempt, cause, reply,
 """
 
 
-@_MIGRATIONS(name=STEPS[1])
+@_MIGRATIONS(name="0002_reports")
 def _reports(db: Database) -> None:
     """Add what next hops report, and suppressions against lists only."""
     for statement in _SECOND.split(";"):
@@ -349,7 +348,7 @@ CREATE INDEX work_parked ON work (due_at)
 """
 
 
-@_MIGRATIONS(name=STEPS[2])
+@_MIGRATIONS(name="0003_breakers")
 def _breakers(db: Database) -> None:
     """Add the breakers and the pace of next hops, and find what waits for one."""
     for statement in _BREAKERS.split(";"):
@@ -366,7 +365,7 @@ _ROUTES_AND_DOUBTS = (
 )
 
 
-@_MIGRATIONS(name=STEPS[3])
+@_MIGRATIONS(name="0005_routes_and_doubts")
 def _routes_and_doubts(db: Database) -> None:
     """Note with each attempt why it went there, and how its doubt is being resolved."""
     for statement in _ROUTES_AND_DOUBTS:
@@ -383,7 +382,7 @@ _ACCOUNTS = (
 )
 
 
-@_MIGRATIONS(name=STEPS[4])
+@_MIGRATIONS(name="0006_accounts")
 def _accounts(db: Database) -> None:
     """Note whose account an attempt went to, who is asked about a doubt, and what was said."""
     for statement in _ACCOUNTS:
@@ -412,11 +411,27 @@ CREATE TABLE domain_keys (
 """
 
 
-@_MIGRATIONS(name=STEPS[5])
+@_MIGRATIONS(name="0009_sending")
 def _sending(db: Database) -> None:
     """Find what is due by service, and add the DKIM keys of domains."""
     for statement in _SENDING.split(";"):
         db.execute(statement)
+
+
+_STREAM_TICKETS = """
+CREATE TABLE stream_tickets (
+    hash BLOB PRIMARY KEY,
+    token_id INTEGER NOT NULL,
+    wanted TEXT NOT NULL,
+    expires_at INTEGER NOT NULL
+) WITHOUT ROWID, STRICT
+"""
+
+
+@_MIGRATIONS(name="0011_stream_tickets")
+def _stream_tickets(db: Database) -> None:
+    """Add the tickets by which browsers follow the event log."""
+    db.execute(_STREAM_TICKETS)
 
 
 _AUDIT = """
@@ -438,7 +453,7 @@ SELECT id, strftime('%Y-%m-%dT%H:%M:%fZ', at / 1000.0, 'unixepoch') AS at, actor
 """
 
 
-@_MIGRATIONS(name=STEPS[6])
+@_MIGRATIONS(name="0013_audit")
 def _audit(db: Database) -> None:
     """Add what operators did: who, when, what, why."""
     for statement in _AUDIT.split(";"):

@@ -14,7 +14,7 @@ from emailerctl.errors import BadRequest, NotFound
 from emailerctl.models.event import GAP, Event
 from emailerctl.models.ids import MESSAGE, first_id_at, parse_prefix, to_public
 from emailerctl.models.lifecycle import WORKING, OnUnknown, State, WaitingFor
-from emailerctl.models.message import MessageView, Receipt
+from emailerctl.models.message import MessageView, Priority, Receipt
 from emailerctl.models.page import (
     EventFilter,
     MessageFilter,
@@ -24,7 +24,7 @@ from emailerctl.models.page import (
 )
 from emailerctl.models.text import shorten
 from emailerctl.store import statements as sql
-from emailerctl.store.base import Pause, QueueStats, Unknown
+from emailerctl.store.base import LaneStats, Pause, QueueStats, Unknown
 from emailerctl.store.claiming import find_pause
 from emailerctl.store.driver import Tx
 from emailerctl.store.rows import read_tags, to_event, to_message
@@ -359,4 +359,11 @@ def queue_stats(tx: Tx, now_ms: int, pause: Pause | None) -> QueueStats:
         oldest_due_ms=oldest[0] if oldest else None,
         oldest_unknown_ms=open_[1],
         pause=pause,
+        unknown_open=open_[0],
     )
+
+
+def lane_stats(tx: Tx, now_ms: int) -> list[LaneStats]:
+    """Return the queue in numbers, lane by lane."""
+    rows: Any = tx.all(sql.LANE_COUNTS, {"now": now_ms})
+    return [LaneStats(Priority(row[0]), row[1], row[2], row[3]) for row in rows]

@@ -37,6 +37,7 @@ def to_event(row: Any) -> Event:
         service=row[9],
         reply=row[10],
         data=_decode(row[11]) if row[11] else {},
+        tags=read_tags(row[12]),
     )
 
 

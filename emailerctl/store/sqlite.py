@@ -197,6 +197,10 @@ def _nothing(_events: Sequence[Event], _has_new_work: bool) -> None:  # noqa: FB
     """Be the publisher of a store that nobody listens to."""
 
 
+def _uncounted(_units: int, _sync_s: float) -> None:
+    """Count nothing."""
+
+
 class SqliteDriver:
     """One store file: a writer thread and a few readers.
 
@@ -207,6 +211,8 @@ class SqliteDriver:
             whether it made work; must not block.
         on_fatal: called in the writer thread when a sync failed: nobody knows what is on disk,
             so the process must end (F-IN-06).  The waiters have been answered by then.
+        on_commit: told in the writer thread how many pieces shared a commit, and how long it
+            took.
     """
 
     def __init__(
@@ -216,6 +222,7 @@ class SqliteDriver:
         busy_timeout_s: float = 5.0,
         publish: Callable[[Sequence[Event], bool], None] = _nothing,
         on_fatal: Callable[[BaseException], None] | None = None,
+        on_commit: Callable[[int, float], None] = _uncounted,
     ) -> None:
         """Open the connections and start the threads."""
         self.path = path
@@ -223,6 +230,7 @@ class SqliteDriver:
         self._busy_timeout_s = busy_timeout_s
         self._publish = publish
         self._on_fatal = on_fatal
+        self._on_commit = on_commit
         self._waiting: list[_Unit] = []
         self._wakeup = threading.Condition()
         self._is_closing = False
@@ -343,6 +351,7 @@ class SqliteDriver:
         self.sizes.commits += 1
         self.sizes.units += len(group)
         self._answer(group)
+        self._on_commit(len(group), self.sizes.last_sync_s)
         if tx.events or tx.has_new_work:
             try:
                 self._publish(tx.events, tx.has_new_work)

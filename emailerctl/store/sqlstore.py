@@ -55,6 +55,7 @@ from emailerctl.store.base import (
     Doubt,
     Due,
     IdTaken,
+    LaneStats,
     NewReport,
     NextHop,
     Order,
@@ -63,6 +64,7 @@ from emailerctl.store.base import (
     QueueStats,
     Redaction,
     Stint,
+    StreamTicket,
     Suppression,
     Taken,
     Token,
@@ -646,6 +648,22 @@ class SqlStore:
         """Return the queue in numbers."""
         return await self.driver.read(
             lambda tx: reading.queue_stats(tx, now_ms, claiming.find_pause(tx, now_ms))
+        )
+
+    async def lane_stats(self, *, now_ms: int) -> list[LaneStats]:
+        """Return the queue in numbers, lane by lane."""
+        return await self.driver.read(lambda tx: reading.lane_stats(tx, now_ms))
+
+    # stream tickets
+
+    async def add_ticket(self, ticket: StreamTicket, *, now_ms: int) -> None:
+        """Enter a ticket; expired ones go."""
+        await self.driver.write(lambda tx: administering.add_ticket(tx, ticket, now_ms))
+
+    async def take_ticket(self, ticket_hash: bytes, *, now_ms: int) -> StreamTicket | None:
+        """Use a ticket up, and return it; None: it is unknown, used or expired."""
+        return await self.driver.write(
+            lambda tx: administering.take_ticket(tx, ticket_hash, now_ms)
         )
 
     # tokens

@@ -840,6 +840,28 @@ QUEUE_COUNTS = """
       FROM work GROUP BY what
 """
 
+LANE_COUNTS = """
+    SELECT priority,
+           CASE WHEN lease_token IS NOT NULL AND marked_at IS NOT NULL THEN 'sending'
+                WHEN due_at <= :now AND waiting_for <> 'next_hop' THEN 'ready'
+                ELSE waiting_for END AS what,
+           count(*), min(due_at)
+      FROM work GROUP BY priority, what
+"""
+
+# stream tickets
+
+ADD_TICKET = """
+    INSERT INTO stream_tickets (hash, token_id, wanted, expires_at)
+    VALUES (:hash, :token_id, :wanted, :expires_at)
+"""
+
+TAKE_TICKET = """
+    DELETE FROM stream_tickets WHERE hash = :hash RETURNING token_id, wanted, expires_at
+"""
+
+OLD_TICKETS = "DELETE FROM stream_tickets WHERE expires_at <= :now"
+
 # tokens
 
 ADD_TOKEN = """

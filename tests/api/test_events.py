@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, ClassVar
 
 from daemons.api import feed
-from emailerctl.core import tokens
+from emailerctl.core import eventlog, tokens
 from tests.api.case import ApiCase
 
 
@@ -89,13 +89,13 @@ class EventsTest(ApiCase):
         for _ in range(3):
             self.accept(app)
         own = self.accept(web)
-        batch, examined = feed._BATCH, feed._EXAMINED
-        feed._BATCH, feed._EXAMINED = 2, 4
+        batch, examined = eventlog.CHUNK, eventlog.EXAMINED
+        eventlog.CHUNK, eventlog.EXAMINED = 2, 4
         try:
             first = self.call("GET", "/v1/events", token=web).json
             rest = self.call("GET", f"/v1/events?after={first['next_cursor']}", token=web).json
         finally:
-            feed._BATCH, feed._EXAMINED = batch, examined
+            eventlog.CHUNK, eventlog.EXAMINED = batch, examined
 
         assert first == {"data": [], "next_cursor": "4"}
         assert {event["message_id"] for event in rest["data"]} == {own}
@@ -110,6 +110,33 @@ class EventsTest(ApiCase):
 
         for path in ("/v1/events", "/v1/events/stream"):
             self.assert_problem(self.call("GET", path, token=sender), 403, "forbidden")
+
+    def test_narrowed_by_what_the_sender_said_and_by_what_happened(self) -> None:
+        first = self.accept(to=["ann@example.net", "bob@example.net"], tags=["invoice"])
+        second = self.accept(to="bob@example.net")
+
+        def read(query: str) -> list[tuple[str, str | None]]:
+            data = self.call("GET", f"/v1/events?{query}").json["data"]
+            return [(event["message_id"], event["recipient"]) for event in data]
+
+        ann, bob = "ann@example.net", "bob@example.net"
+        assert read("tag=invoice") == [(first, None), (first, ann), (first, bob)]
+        assert read("recipient=BOB@example.net") == [(first, bob), (second, bob)]
+        assert read(f"message={second}") == [(second, None), (second, bob)]
+        assert read("state=queued&tag=invoice") == [(first, ann), (first, bob)]
+        assert read("state=sent") == read("provider=relay") == read("tag=other") == []
+        assert read("since=2000-01-01T00:00:00Z&limit=1") == [(first, None)]
+        assert read("since=2100-01-01T00:00:00Z") == []
+
+    def test_the_end_of_the_log_and_where_it_stands(self) -> None:
+        self.accept()
+        last = self.accept()
+        page = self.call("GET", "/v1/events?last=1").json
+        nothing = self.call("GET", "/v1/events?last=0").json
+
+        assert [event["message_id"] for event in page["data"]] == [last]
+        assert page["next_cursor"] == "4"
+        assert nothing == {"data": [], "next_cursor": "4"}
 
 
 class OriginsTest(ApiCase):
@@ -145,20 +172,21 @@ class StreamTest(ApiCase):
         self, path: str = "", *, token: str | None = None, last: int | None = None
     ) -> AsyncIterator[Stream]:
         last_id = "" if last is None else f"Last-Event-ID: {last}\r\n"
+        bearer = "" if token == "" else f"Authorization: Bearer {token or self.root}\r\n"
         async with self.connect() as (reader, writer):
             writer.write(
                 f"GET /v1/events/stream{path} HTTP/1.1\r\nHost: localhost\r\n{last_id}"
-                f"Authorization: Bearer {token or self.root}\r\n\r\n".encode()
+                f"{bearer}\r\n".encode()
             )
             stream = Stream(reader, writer)
             await stream.start()
             yield stream
 
-    async def accept_async(self, token: str | None = None) -> str:
+    async def accept_async(self, token: str | None = None, **fields: object) -> str:
         answer = await self.call_async(
             "POST",
             "/v1/messages",
-            {"from": "a@example.org", "to": "b@example.org", "text": "x"},
+            {"from": "a@example.org", "to": "b@example.org", "text": "x", **fields},
             token=token,
         )
         return str(answer.json["id"])
@@ -261,12 +289,18 @@ class StreamTest(ApiCase):
         self.run_script(script)
 
     def test_quiet_stream_shows_signs_of_life(self) -> None:
+        """And where it stands: who waits for rare events comes back to there."""
+
         async def script() -> None:
             self.api.heartbeat_s = 0.02
-            async with self.follow() as stream:
+            async with self.follow("?tag=rare") as stream:
                 assert await stream.next_block() == "retry: 2000"
-                assert await asyncio.wait_for(stream.next_block(), 10) == ": alive"
-                assert await asyncio.wait_for(stream.next_block(), 10) == ": alive"
+                assert await asyncio.wait_for(stream.next_block(), 10) == ": alive\nid: 0"
+                await self.accept_async()
+                block = ""
+                while block != ": alive\nid: 2":
+                    block = str(await asyncio.wait_for(stream.next_block(), 10))
+                    assert block.startswith(": alive")
 
         self.run_script(script)
 
@@ -316,6 +350,169 @@ class StreamTest(ApiCase):
             await self.until(lambda: not self.api.running)
 
         self.run_script(script)
+
+    def test_followers_get_what_they_asked_for(self) -> None:
+        """Now from what the feed keeps, and later from the store: the same."""
+
+        async def script() -> None:
+            first = await self.accept_async(tags=["invoice"])
+            asked = {
+                "?after=0&tag=invoice": [(1, 1), (2, 1), (5, 3), (6, 3)],
+                f"?after=0&message={first}": [(1, 1), (2, 1)],
+                "?after=0&recipient=c@example.org": [(4, 2), (6, 3)],
+                "?after=0&state=queued": [(2, 1), (4, 2), (6, 3)],
+            }
+            for n in range(2):
+                if n:
+                    assert not self.api.feed.followers
+                for query, wanted in asked.items():
+                    async with self.follow(query) as stream:
+                        if self.sent < 3:
+                            await self.accept_async(to="c@example.org")
+                            await self.accept_async(to="c@example.org", tags=["invoice"])
+                            self.sent = 3
+                        seqs = [(await stream.next_event())["seq"] for _ in wanted]
+                    assert seqs == [seq for seq, _ in wanted]
+                    await self.until(lambda: not self.api.feed.followers)
+
+        self.sent = 1
+        self.run_script(script)
+
+    def hold(self, query: str) -> tuple[asyncio.Event, asyncio.Event]:
+        """Keep the follower with *query* from taking; return what says so, and what ends it."""
+        is_held, is_free = asyncio.Event(), asyncio.Event()
+        taking = self.api.feed.take
+
+        async def take(follower: feed.Follower, *, within_s: float) -> bytes:
+            if is_held.is_set() and bool(follower.most_behind) is ("max_behind" in query):
+                await is_free.wait()
+            return await taking(follower, within_s=within_s)
+
+        self.api.feed.take = take  # type: ignore[method-assign]
+        return is_held, is_free
+
+    def test_a_slow_follower_may_miss_some_and_is_told(self) -> None:
+        """Behind further than it wants to be, it gets a gap and goes on with what is new."""
+
+        async def script() -> None:
+            is_held, is_free = self.hold("?max_behind=4")
+            is_held.set()
+            async with self.follow("?max_behind=4") as stream, self.follow() as other:
+                for _ in range(6):
+                    await self.accept_async()
+                while (await other.next_event())["seq"] < 12:
+                    pass
+                is_free.set()
+                gap = await stream.next_event()
+                await self.accept_async()
+                after = [(await stream.next_event())["seq"] for _ in range(2)]
+
+            assert gap["type"] == "gap"
+            assert gap["data"] == {"from_seq": 1, "to_seq": 12, "reason": "behind"}
+            assert gap["seq"] == 12
+            assert after == [13, 14]
+
+        self.run_script(script)
+
+    def test_a_slow_follower_misses_nothing_that_is_still_there(self) -> None:
+        """Nobody queues for it: it comes back to the store, and to a gap where that has one."""
+
+        async def script() -> None:
+            chunks, feed._RECENT_CHUNKS = feed._RECENT_CHUNKS, 1
+            try:
+                is_held, is_free = self.hold("")
+                async with (
+                    self.follow("?after=0") as stream,
+                    self.follow("?max_behind=999") as on,
+                ):
+                    await self.accept_async()
+                    seen = [(await stream.next_event())["seq"] for _ in range(2)]
+                    is_held.set()
+                    await self.accept_async()  # perhaps taken before it is held
+                    for _ in range(3):
+                        self.clock.advance(h=24)
+                        await self.accept_async()
+                        while (await on.next_event())["type"] != "recipient.accepted":
+                            pass
+                    while (await on.next_event())["seq"] < 10:
+                        pass
+                    await self.app.store.retain(
+                        content_ms=1, messages_ms=1, events_ms=3_600_000, limit=100,
+                        now_ms=self.clock.now_ms(),
+                    )  # fmt: skip
+                    is_free.set()
+                    while seen[-1] < 10:
+                        event = await stream.next_event()
+                        if event["type"] == "gap":
+                            assert event["data"]["from_seq"] == seen[-1] + 1
+                            assert event["data"]["to_seq"] == event["seq"] == 8
+                            seen += range(seen[-1] + 1, 9)
+                        else:
+                            seen.append(event["seq"])
+            finally:
+                feed._RECENT_CHUNKS = chunks
+
+            assert seen == list(range(1, 11))
+
+        self.run_script(script)
+
+    def make_ticket(self, token: str | None = None, **wanted: str) -> str:
+        answer = self.call("POST", "/v1/events/tickets", wanted, token=token)
+        assert answer.status == 201, answer.octets
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.json["url"] == f"/v1/events/stream?ticket={answer.json['ticket']}"
+        return str(answer.json["ticket"])
+
+    def test_a_ticket_is_good_for_one_stream(self) -> None:
+        """T-01: without a token, as whom it was made for; twice is once too often."""
+        web, app = self.make_token("web"), self.make_token("app")
+        ticket = self.make_ticket(web)
+
+        async def script() -> None:
+            async with self.follow(f"?ticket={ticket}", token="") as stream:
+                assert stream.status == 200
+                await self.accept_async(app)
+                own = await self.accept_async(web)
+                assert (await stream.next_event())["message_id"] == own
+            async with self.follow(f"?ticket={ticket}", token="") as again:
+                assert again.status == 401
+
+        self.run_script(script)
+
+    def test_a_ticket_shows_no_more_than_it_was_made_for(self) -> None:
+        """T-02."""
+        own = self.accept(tags=["a"])
+        ticket, other = self.make_ticket(message=own), self.make_ticket(tag="a")
+        refused = self.call("GET", f"/v1/events/stream?ticket={other}&tag=b", token="")
+        self.assert_problem(refused, 400, "bad_request")
+
+        async def script() -> None:
+            async with self.follow(f"?ticket={ticket}&after=0", token="") as stream:
+                await self.accept_async()
+                await self.call_async("POST", f"/v1/messages/{own}/cancel")
+                seen = [await stream.next_event() for _ in range(4)]
+            assert {event["message_id"] for event in seen} == {own}
+
+        self.run_script(script)
+
+    def test_a_ticket_ends(self) -> None:
+        """T-01, T-03: after a minute, and with its token; made-up ones get the same answer."""
+        web = self.make_token("web")
+        late, orphaned = self.make_ticket(web), self.make_ticket(web)
+        self.clock.advance(s=60)
+        fresh = self.make_ticket(web)
+        answer = self.call("GET", f"/v1/events/stream?ticket={late}", token="")
+        self.assert_problem(answer, 401, "unauthorized")
+        self.wait(tokens.revoke(self.app.store, self.clock, "web"))
+        for text in (orphaned, fresh, "emt_" + "x" * 43, "x", web):
+            answer = self.call("GET", f"/v1/events/stream?ticket={text}", token="")
+            self.assert_problem(answer, 401, "unauthorized")
+        sender = self.make_token("sender", "send")
+        answer = self.call("POST", "/v1/events/tickets", token=sender)
+        self.assert_problem(answer, 403, "forbidden")
+        answer = self.call("POST", "/v1/events/tickets", {"tag": 1, "colour": "red"})
+        self.assert_problem(answer, 422, "invalid")
+        assert sorted(answer.pointers) == ["/colour", "/tag"]
 
     def test_stop_ends_the_streams(self) -> None:
         async def script() -> None:

@@ -298,3 +298,30 @@ def test_ready_and_stopping_are_told_to_systemd(
             said.add(ear.recv(100))
 
     assert said == {b"READY=1", b"WATCHDOG=1", b"STOPPING=1"}
+
+
+def test_figures_are_those_of_all_workers(start: Start, secret: str) -> None:
+    """Whichever answers; and what a worker that was killed had counted still counts."""
+    process = start(workers=2)
+
+    def read() -> dict[str, float]:
+        text = httpx.get(f"{process.url}/metrics", headers={"Connection": "close"}).text
+        pairs = [line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#"]
+        return {name: float(value) for name, value in pairs}
+
+    def read_all(name: str) -> set[float]:
+        return {read()[name] for _ in range(8)}
+
+    for _ in range(10):
+        assert post(process, secret).status_code == 202
+    accepted = 'emailer_acceptances_total{outcome="accepted"}'
+    assert read_all(accepted) == {10}
+    until(lambda: read_all("emailer_processes") == {2})
+
+    os.kill(process.workers()[0], signal.SIGKILL)
+    until(lambda: any(line["type"] == "worker.ended" for line in lines(process)))
+    until(lambda: read_all("emailer_processes") == {2})
+    assert post(process, secret).status_code == 202
+
+    assert read_all(accepted) == {11}
+    assert read_all('emailer_events_total{type="message.accepted"}') == {11}

@@ -193,7 +193,10 @@ def test_status_is_one_screen(world: World) -> None:
 
     text = world.ok("status").out
     picture = world.ok("status", "-o", "json").json
+    short = world.ok("status", "--short").out
 
+    assert short.startswith("ok ready=0 ")
+    assert " unknown=1 " in short
     for said in (
         "queue",
         "in doubt",
@@ -212,6 +215,13 @@ def test_status_is_one_screen(world: World) -> None:
 
 def test_status_says_that_nothing_is_delivered(world: World) -> None:
     assert "start one: emailerctl consume" in world.ok("status").out
+    short = world.run("status", "--short")
+
+    assert short.code == 69
+    assert short.out == (
+        "trouble ready=0 scheduled=0 retrying=0 waiting=0 sending=0 held=0 unknown=0 late_s=0 "
+        "paused=0 consumers=0 alerts=- shut=-\n"
+    )
 
 
 BOUNCES = (

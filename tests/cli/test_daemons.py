@@ -3,7 +3,10 @@
 import re
 import signal
 import subprocess
+import time
+from collections.abc import Callable
 
+import httpx
 import pytest
 
 from tests.cli.world import WITHIN_S, World, build_environment
@@ -55,3 +58,50 @@ def test_the_consumer_is_seen_while_it_runs(world: World) -> None:
         assert consumer["pid"] == process.pid
         assert process.wait(WITHIN_S) == 0
     assert world.ok("status", "-o", "json").json["consumers"] == []
+
+
+def test_consumers_tell_their_figures_where_they_are_told_to(world: World) -> None:
+    """Two workers on one port: whichever is asked says what both have done."""
+    head, _, tail = world.file.read_text().partition('kind = "smtp"')
+    tail = tail[tail.index("[routing]") :]
+    world.file.write_text(
+        f'{head}kind = "sandbox"\n{tail}[consumer]\nmetrics_listen = "127.0.0.1:0"\n'
+    )
+    for n in range(6):
+        world.submit(f"ann{n}@example.org")
+    with start(world, "consume", "--workers", "2") as process:
+        assert process.stdout is not None
+        line = next(line for line in process.stdout if "consumer.metrics" in line)
+        [port] = re.findall(r'"port":(\d+)', line)
+        url = f"http://127.0.0.1:{port}"
+
+        def read() -> str:
+            return httpx.get(f"{url}/metrics", trust_env=False).text
+
+        wanted = (
+            'emailer_attempts_total{next_hop="relay",outcome="accepted"} 6\n',
+            'emailer_handover_seconds_count{lane="normal",next_hop="relay"} 6\n',
+            'emailer_events_total{type="recipient.handed_over"} 6\n',
+            "emailer_processes 2\n",
+        )
+        eventually(lambda: all(part in read() for part in wanted), saying=read)
+        assert httpx.get(f"{url}/", trust_env=False).status_code == 404
+        foreign = httpx.get(f"{url}/metrics", headers={"Via": "x"}, trust_env=False)
+        assert foreign.status_code == 401
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WITHIN_S) == 0
+
+
+def eventually(holds: Callable[[], bool], *, saying: Callable[[], str]) -> None:
+    """Wait for what the daemons do."""
+    deadline = time.monotonic() + WITHIN_S
+    while not holds():
+        assert time.monotonic() < deadline, saying()
+        time.sleep(0.05)
+
+
+def test_a_place_for_figures_is_checked(world: World) -> None:
+    refused = world.run("consume", EMAILER_CONSUMER__METRICS_LISTEN="9464")
+
+    assert refused.code == 78
+    assert "write for example 127.0.0.1:9464" in refused.err

@@ -69,14 +69,6 @@ def test_waiting_ends_as_promised(cli: Runner, mixed: dict[str, str]) -> None:
     assert "never reports a delivery" in cli("wait", mixed["sent"], "--for", "delivered").err
 
 
-def test_the_status_in_one_line(cli: Runner, mixed: dict[str, str]) -> None:
-    (line,) = cli.ok("status", "--line").lines
-
-    assert "1 waiting" in line
-    assert "1 unknown" in line
-    assert set(cli.ok("status", "--json").json) >= {"queue", "next_hops", "consumers", "alerts"}
-
-
 # orders about many
 
 
@@ -436,7 +428,7 @@ def test_nothing_hostile_reaches_a_terminal(
         ("unknown", "show", mixed["unknown"]),
         ("logs",),
         ("audit", "list"),
-        ("status", "--line"),
+        ("status", "--short"),
         (
             "store",
             "query",

@@ -6,6 +6,8 @@ from dataclasses import replace
 import pytest
 
 from emailerctl.errors import BadRequest, Conflict, NotFound
+from emailerctl.models.lifecycle import State
+from emailerctl.models.page import EventFilter
 from emailerctl.store.base import (
     Alert,
     Blocks,
@@ -14,6 +16,7 @@ from emailerctl.store.base import (
     HopState,
     NextHop,
     Stint,
+    StreamTicket,
     Suppression,
 )
 from tests.contract.test_store_acceptance import suppression, token
@@ -46,6 +49,20 @@ async def test_every_change_of_a_token_is_an_epoch_but_its_use(desk: Desk) -> No
     epochs.append((await desk.store.load_tokens())[0])
 
     assert epochs == [0, 1, 2, 2]
+
+
+async def test_a_ticket_is_used_up_by_whoever_is_first(desk: Desk, other: Desk) -> None:
+    wanted = EventFilter(message_id=5, state=State.SENT, tag="a", recipient="b@example.org")
+    ticket = StreamTicket(b"h" * 32, token_id=7, wanted=wanted, expires_ms=100)
+    await desk.store.add_ticket(ticket, now_ms=1)
+
+    taken = await asyncio.gather(
+        *(one.store.take_ticket(ticket.ticket_hash, now_ms=2) for one in (desk, other) * 4)
+    )
+
+    assert [found for found in taken if found] == [ticket]
+    await desk.store.add_ticket(ticket, now_ms=3)
+    assert await other.store.take_ticket(ticket.ticket_hash, now_ms=100) is None
 
 
 async def test_a_name_belongs_to_one_live_token(desk: Desk) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.deploy.engine import ROOT, Engine, find_free_port
@@ -162,3 +163,20 @@ def test_the_image_is_as_the_file_says(engine: Engine, stack: Stack) -> None:
         "docker", "run", "--rm", "--network", "none", "emailerctl:latest", "--version"
     )
     assert re.fullmatch(r"emailerctl \d+\.\d+\.\d+\n", said.stdout)
+
+
+def test_figures_are_for_the_inner_network(stack: Stack) -> None:
+    """Prometheus reads them there; at the published port only who has a token does."""
+    read = (
+        "import urllib.request as r; print(r.urlopen('http://{}:9464/metrics').read().decode())"
+    )
+
+    def ask(service: str) -> str:
+        return stack.compose("exec", "-T", "inbox", "python3", "-c", read.format(service))
+
+    assert "emailer_queue_messages{" in ask("api")
+    assert "emailer_processes 1\n" in ask("consumer")
+    url = f"http://127.0.0.1:{stack.port}/metrics"
+    assert httpx.get(url, trust_env=False).status_code == 401
+    token = {"Authorization": f"Bearer {stack.token}"}
+    assert httpx.get(url, headers=token, trust_env=False).status_code == 200

@@ -13,10 +13,11 @@ SCRIPTS = (".ci/run", ".ci/deploy-tools")
     "command",
     [
         ("hadolint", "Dockerfile"),
-        ("yamllint", "--strict", "docker-compose.yml", "ansible"),
+        ("yamllint", "--strict", "docker-compose.yml", "etc", "ansible"),
         ("shellcheck", *SCRIPTS),
         ("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"),
         ("docker", "compose", "config", "--quiet"),
+        ("docker", "compose", "--profile", "observability", "config", "--quiet"),
     ],
     ids=lambda command: " ".join(command[:2]),
 )

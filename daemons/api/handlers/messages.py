@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
+from time import perf_counter
 from typing import ClassVar
 
 from daemons.api.feed import read_timeline
@@ -20,6 +21,8 @@ from daemons.api.schemas import (
 from emailerctl.core import operate, shapes
 from emailerctl.core.batch import MOST_VALUES, parse_batch
 from emailerctl.core.reread import read_content
+from emailerctl.errors import EmailerError
+from emailerctl.metrics.registry import ACCEPTANCE_SECONDS, ACCEPTANCES, ACCEPTED, REPLAYED
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.message import Receipt
 from emailerctl.models.page import PAGE_LIMIT
@@ -39,6 +42,7 @@ class Messages(Handler):
         if parse_dry_run(self.request.query_arguments):
             await self._rehearse()
             return
+        began_s = perf_counter()
         receipt = await self.app.acceptance.accept(
             self.parse_object(),
             caller=self.caller,
@@ -48,6 +52,15 @@ class Messages(Handler):
         if receipt.is_replay:
             self._headers["Idempotent-Replayed"] = "true"
         self.reply(shapes.receipt_shape(receipt), HTTPStatus.ACCEPTED)
+        meter = self.app.meter
+        meter.add(ACCEPTANCES, REPLAYED if receipt.is_replay else ACCEPTED)
+        meter.observe(ACCEPTANCE_SECONDS, perf_counter() - began_s)
+
+    def _write_problem(self, error: EmailerError) -> None:
+        """Count what was not accepted, whoever refused it."""
+        if self.request.method == "POST":
+            self.app.meter.add(ACCEPTANCES, error.code)
+        super()._write_problem(error)
 
     async def _rehearse(self) -> None:
         """Say what would come of a message, and keep nothing."""
@@ -91,10 +104,20 @@ class MessageBatch(Handler):
             key=self.request.headers.get("Idempotency-Key"),
             keeps=not is_dry,
         )
+        if not is_dry:
+            for answer in answers:
+                self._count(answer)
         if all(isinstance(answer, Receipt) and answer.is_replay for answer in answers):
             self._headers["Idempotent-Replayed"] = "true"
         status = HTTPStatus.OK if is_dry else HTTPStatus.ACCEPTED
         self.reply(shapes.batch_shape(answers, is_dry=is_dry), status)
+
+    def _count(self, answer: Receipt | EmailerError) -> None:
+        if isinstance(answer, EmailerError):
+            outcome = answer.code
+        else:
+            outcome = REPLAYED if answer.is_replay else ACCEPTED
+        self.app.meter.add(ACCEPTANCES, outcome)
 
 
 class Message(Handler):

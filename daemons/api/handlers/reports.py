@@ -7,6 +7,7 @@ from daemons.api.handlers.base import Handler
 from emailerctl import log
 from emailerctl.core.shapes import taken_shape
 from emailerctl.errors import EmailerError, Unauthorized
+from emailerctl.metrics.registry import REPORTS
 from emailerctl.providers.base import NotVerified
 
 _BODY_BYTES = 4 * 1024 * 1024  # the largest batches that providers document are below 1 MiB
@@ -51,10 +52,16 @@ class Reports(Handler):
             )
         except NotVerified as error:
             raise self._refuse(provider, str(error)) from error
+        add = self.app.meter.add
+        add(REPORTS, provider, "new", by=taken.new)
+        add(REPORTS, provider, "repeated", by=taken.repeated)
+        add(REPORTS, provider, "unmatched", by=taken.unmatched)
+        add(REPORTS, provider, "replayed", by=taken.is_replay)
         self.reply(taken_shape(taken), HTTPStatus.OK)
 
     def _refuse(self, provider: str, reason: str) -> Unauthorized:
         """Count and log a call that is not its provider's; the answer helps no forger."""
+        self.app.meter.add(REPORTS, provider, "refused")
         self.app.tokens.note_failure(self.request.remote_ip or "", realm=_build_realm(provider))
         log.log(
             "report.refused",
