@@ -20,6 +20,13 @@ from daemons.api.handlers.messages import Message, MessageEvents, Messages, Mess
 from daemons.api.handlers.providers import Providers, ProviderVerb
 from daemons.api.handlers.reports import Reports
 from daemons.api.handlers.suppressions import OneSuppression, Suppressions
+from daemons.api.handlers.templates import (
+    Template,
+    TemplateRendering,
+    TemplateRollback,
+    Templates,
+    TemplateVersions,
+)
 from daemons.api.handlers.unsubscribe import Unsubscribe
 from emailerctl.wiring import App
 
@@ -29,6 +36,7 @@ _PATHS: dict[str, type[Handler]] = {
     "/v1/events/stream": EventStream,
     "/v1/suppressions": Suppressions,
     "/v1/providers": Providers,
+    "/v1/templates": Templates,
     "/healthz": Health,
     "/readyz": Readiness,
 }
@@ -38,6 +46,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
     (re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve)"), MessageVerb),
     (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
     (re.compile(r"/v1/reports/([^/]+)(?:/([^/]+))?"), Reports),
+    (re.compile(r"/v1/templates/([^/]+)"), Template),
+    (re.compile(r"/v1/templates/([^/]+)/versions"), TemplateVersions),
+    (re.compile(r"/v1/templates/([^/]+)/rollback"), TemplateRollback),
+    (re.compile(r"/v1/templates/([^/]+)/render"), TemplateRendering),
     (re.compile(r"/u/([A-Za-z0-9_-]+)"), Unsubscribe),
     (re.compile(r"/v1/providers/([^/]+)/(enable|disable)"), ProviderVerb),
 )

@@ -53,7 +53,6 @@ __all__ = [
 # What this version refuses to do, with the values that ask for nothing.  Everything below this
 # gate is there: a version that can do one of them removes its line.
 NOT_AVAILABLE: Mapping[str, tuple[str, ...]] = {
-    "template": (),
     "send_at": (),
     "send_in": (),
     "priority": ("normal",),

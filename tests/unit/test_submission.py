@@ -225,7 +225,6 @@ def test_all_faults_come_at_once() -> None:
     }
 
     assert list(faults(fields)) == [
-        "/template",
         "/send_at",
         "/priority",
         "/expires_in",
@@ -240,6 +239,8 @@ def test_all_faults_come_at_once() -> None:
         "/subject",
         "/text",
         "/html",
+        "/template/name",
+        "/template/nme",
         "/headers/Bcc",
         "/headers/X-A",
         "/headers/X-B",
@@ -336,7 +337,6 @@ def test_a_fault_names_its_place_and_the_cure(
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("template", {"name": "welcome"}),
         ("send_at", "2027-01-01T00:00:00Z"),
         ("send_in", "10m"),
         ("priority", "high"),
