@@ -126,7 +126,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
 
     Attributes:
         faults: (JSON pointer below the variables, sentence) each.
-        limit: what of, where a limit ended the job; the worker ends as well.
+        limit: what of, where a limit ended the job; after "memory" the worker ends as well.
     """
 
     faults: list[tuple[str, str]] = []

@@ -163,7 +163,7 @@ class Pool:
         is_fit = False
         try:
             answer = await process.ask(job)
-            is_fit = not answer.limit and process.jobs < _MOST_JOBS
+            is_fit = answer.limit != "memory" and process.jobs < _MOST_JOBS
         finally:
             self._busy.discard(process)
             if is_fit:
