@@ -23,6 +23,7 @@ from emailerctl.cli import (
     status,
     store,
     suppressions,
+    templates,
     tokens,
     unknown,
 )
@@ -69,6 +70,7 @@ def _build() -> Typer:
         ("unknown", unknown.app),
         ("queue", queue.app),
         ("tokens", tokens.app),
+        ("templates", templates.app),
         ("suppressions", suppressions.app),
         ("reports", reports.app),
         ("providers", providers.app),

@@ -175,6 +175,17 @@ def _to_faults(name: str, compiled: Compiled) -> list[Fault]:
     ]
 
 
+def require_good(name: str, compiled: Compiled) -> None:
+    """Refuse what is in error.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults = _to_faults(name, compiled)
+    if faults:
+        raise Invalid(faults)
+
+
 async def load(store: Store, name: str, version: str = "") -> StoredTemplate:
     """Return a version of a template; without *version* the one in force.
 

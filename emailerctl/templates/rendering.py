@@ -119,7 +119,9 @@ def _run(environment: Sandbox, file: str, context: Mapping[str, Any], most: int)
         detail = f"{file}: a value does not fit what is done with it ({type(error).__name__})"
         raise Faulty([("", detail)], file, _find_line(error)) from error
     except RecursionError as error:
-        raise Faulty([("", f"{file} calls itself without end, or is nested too deep")], file) from error
+        raise Faulty(
+            [("", f"{file} calls itself without end, or is nested too deep")], file
+        ) from error
     except TemplateError as error:
         raise Faulty([("", f"{file}: {error.message or error}")], file) from error
     return "".join(pieces)
