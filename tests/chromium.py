@@ -58,7 +58,9 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Page.navigate", url=url)
-        await self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+        await self.until(
+            "document.readyState === 'complete' && location.href !== 'about:blank'"
+        )
 
     async def until(self, expression: str) -> None:
         """Wait until *expression* is true."""
@@ -88,7 +90,7 @@ class Page:
         width = await self.evaluate("window.innerWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
         shot = await self.call("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(shot["data"]))
 
 
 @asynccontextmanager
@@ -96,7 +98,7 @@ async def open_page(folder: Path) -> AsyncIterator[Page]:
     """Start a browser whose profile is in *folder*, and open a tab."""
     assert PROGRAM is not None
     profile = folder / "profile"
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220  (it takes a moment, once)
         [PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -118,10 +120,14 @@ async def _find_port(file: Path, process: subprocess.Popen[bytes]) -> int:
     async with asyncio.timeout(WITHIN_S):
         while True:
             assert process.poll() is None, "the browser ended at once"
-            lines = file.read_text().splitlines() if file.exists() else []
+            lines = await asyncio.to_thread(_read_lines, file)
             if len(lines) > 1:
                 return int(lines[0])
             await asyncio.sleep(0.02)
+
+
+def _read_lines(file: Path) -> list[str]:
+    return file.read_text().splitlines() if file.exists() else []
 
 
 async def _find_tab(port: int) -> str:

@@ -251,7 +251,8 @@ async def _read_use(
     stored = await opened.store.find_template(name)
     schema = decode_head(stored.bundle).schema if stored else {}
     variables = template_variables.read_variables(schema, var, file)
-    return {"name": name, "variables": variables} | ({"locale": locale} if locale else {})
+    use: dict[str, object] = {"name": name, "variables": variables}
+    return use | ({"locale": locale} if locale else {})
 
 
 def _read_text(source: str | None, text: str | None) -> str | None:

@@ -18,6 +18,7 @@ _STYLE_WIDTH = re.compile(r"(?<![-\w])(?:min-)?width\s*:\s*([0-9]+)px", re.IGNOR
 _FONT_SIZE = re.compile(r"font-size\s*:\s*([0-9]+)px", re.IGNORECASE)
 _LAYOUT = re.compile(r"(?:display\s*:\s*(?:flex|grid)|position\s*:\s*(?:absolute|fixed))", re.I)
 _SAFE_LINK = ("https://", "mailto:", "tel:", "#", "cid:", "{{", "{%")
+_MJ_STYLE = re.compile(r"<mj-style[^>]*>(.*?)</mj-style>", re.DOTALL)
 _UNSUBSCRIBE = re.compile(r"unsubscribe|abmelden|abbestellen|désinscri|opt.?out", re.IGNORECASE)
 
 LineFinding = tuple[str, str, int, str]
@@ -26,6 +27,15 @@ MailFinding = tuple[str, str, str, str]
 
 def find_html_findings(text: str) -> Iterator[LineFinding]:
     """Yield (level, code, line, sentence) for a source, HTML or MJML."""
+    for style in _MJ_STYLE.finditer(text):
+        if "&gt;" in style[1]:
+            line = text.count("\n", 0, style.start(1) + style[1].index("&gt;")) + 1
+            yield (
+                "warning",
+                "style",
+                line,
+                "&gt; stays so in a style: write >",
+            )
     looker = _Looker()
     looker.feed(text)
     looker.close()
@@ -36,12 +46,14 @@ class _Looker(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.found: list[LineFinding] = []
+        self._is_style = False
 
     def _say(self, code: str, sentence: str, level: str = "warning") -> None:
         self.found.append((level, code, self.getpos()[0], sentence))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
+        self._is_style = tag in ("style", "mj-style")
         if tag in ("img", "mj-image", "mj-carousel-image"):
             if "alt" not in given:
                 self._say("alt", f'<{tag}> has no alt text; write alt="" if it only decorates')
@@ -59,8 +71,11 @@ class _Looker(HTMLParser):
             self._say("dark-mode", "text on a background image can become unreadable", "note")
 
     def handle_data(self, data: str) -> None:
-        if self.cdata_elem in ("style", "mj-style"):
+        if self._is_style:
             self._check_styles(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._is_style = False
 
     def _check_link(self, what: str, target: str) -> None:
         target = target.strip()

@@ -122,8 +122,10 @@ def compile_mjml(name: str, source: str, partials: Mapping[str, str]) -> Documen
             (name, 0, "mjml", f"{said.strip()[:60]} stands where MJML drops it; use <mj-raw>")
         )
         return document
+    if document.css:  # alone what it says is put into elements
+        html = html.replace("<style", '<style data-css-inline="ignore"')
+    document.css = re.sub(r"jx[0-9]+x", "", document.css)
     document.html = re.sub(r"jx([0-9]+)x", lambda found: tokens[int(found[1])], html)
-    document.css = re.sub(r"jx([0-9]+)x", "", document.css)
     return document
 
 

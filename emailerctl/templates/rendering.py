@@ -178,7 +178,6 @@ def _inline(html: str, css: str | None) -> str:
         return html
     try:
         return CSSInliner(
-            inline_style_tags=css is None,
             keep_style_tags=True,
             keep_at_rules=True,
             load_remote_stylesheets=False,
