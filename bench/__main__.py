@@ -12,13 +12,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acceptance, ageing, delivery, footprint, machine, report, singles
+from bench import acceptance, ageing, delivery, footprint, machine, report, singles, templates
 from bench.figures import Row
 from bench.processes import ROOT, BenchError
 from bench.sizes import DEFAULT, FULL, QUICK, Sizes
 from bench.syncs import compile_library
 
-_PARTS = ("acceptance", "ageing", "delivery", "through", "singles", "memory", "start")
+_PARTS = (
+    *("acceptance", "ageing", "delivery", "through", "singles", "templates", "memory", "start"),
+)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -51,6 +53,7 @@ def measure(
         "delivery": lambda: delivery.compare(folder, sizes),
         "through": lambda: delivery.follow_through(folder, sizes),
         "singles": lambda: singles.measure(folder, sizes),
+        "templates": lambda: templates.compare(folder, sizes),
         "memory": lambda: footprint.measure_memory(folder, sizes),
         "start": lambda: footprint.measure_start(sizes),
     }

@@ -490,10 +490,11 @@ class TemplateSettings(Section):
         description="Processes that render, of each API process; started when first needed.",
     )
     cpu: Duration = Field(
-        default=timedelta(seconds=1),
+        default=timedelta(milliseconds=500),
         ge=timedelta(milliseconds=50),
         le=timedelta(minutes=1),
-        description="Processor time of one rendering; what takes more is refused (422).",
+        description="Processor time of one rendering; what takes more is refused (422). "
+        "Publishing may take five times as much.",
     )
     deadline: Duration = Field(
         default=timedelta(seconds=10),

@@ -43,7 +43,7 @@ class PoolLimits:
     """
 
     workers: int = 2
-    cpu_ms: int = 1_000
+    cpu_ms: int = 500
     deadline_s: float = 10.0
     memory_bytes: int = 128 * 2**20
     output: int = 2**20
