@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ _HEAD = 4  # octets of a length
 _MOST_JOBS = 10_000  # of one process: nothing that grows slowly grows for ever
 _SUSPECTED_S = 60.0
 _MOST_SUSPECTS = 1_000
+_MOST_SUSPECTS_WAITING = 8
 _ANSWER_MARGIN = 8 * 2**20
 _MOST_OUTPUT_FACTOR = 16  # octets of an answer for a character of output, at the very most
 
@@ -58,6 +59,30 @@ class _Died(Exception):
         self.code = code
 
 
+class _Line:
+    """Jobs that wait, so many at the most, and so many that may be done at once."""
+
+    def __init__(self, longest: int, at_once: int) -> None:
+        self.turn = asyncio.Semaphore(at_once)
+        self._longest = longest
+        self._length = 0
+
+    @contextlib.contextmanager
+    def stand_in(self) -> Iterator[None]:
+        """Wait in this line.
+
+        Raises:
+            Overloaded: it is too long.
+        """
+        if self._length >= self._longest:
+            raise Overloaded("too many templates wait to be rendered", retry_after_s=1)
+        self._length += 1
+        try:
+            yield
+        finally:
+            self._length -= 1
+
+
 class Pool:
     """The worker processes of one program; satisfies `Renderer`."""
 
@@ -67,9 +92,10 @@ class Pool:
         self._idle: list[_Process] = []
         self._busy: set[_Process] = set()
         self._room = asyncio.Semaphore(limits.workers)
-        self._waiting = 0
         self._suspects: dict[str, float] = {}
-        self._suspect_turn = asyncio.Lock()
+        self._line = _Line(limits.waiting, limits.workers)
+        # Those who were too much of late wait for each other, and have a line of their own.
+        self._suspect_line = _Line(_MOST_SUSPECTS_WAITING, 1)
 
     async def render(
         self, key: str, bundle: bytes, variables: Mapping[str, object], locale: str, lane: str
@@ -106,16 +132,11 @@ class Pool:
             Invalid: it took more than it may.
             Overloaded: too many wait, or the deadline passed.
         """
-        if self._waiting >= self._limits.waiting:
-            raise Overloaded("too many templates wait to be rendered", retry_after_s=1)
-        self._waiting += 1
+        line = self._suspect_line if self._is_suspect(lane) else self._line
         try:
-            async with (
-                asyncio.timeout(self._limits.deadline_s),
-                self._take_turn(lane),
-                self._room,
-            ):
-                answer = await self._ask_twice(job)
+            with line.stand_in():
+                async with asyncio.timeout(self._limits.deadline_s), line.turn, self._room:
+                    answer = await self._ask_twice(job)
         except TimeoutError:
             raise Overloaded(
                 f"the template was not rendered within {self._limits.deadline_s:g} s",
@@ -125,22 +146,13 @@ class Pool:
         except _Died as died:
             self._suspect(lane)
             raise Invalid([Fault("", self._explain(died.code))]) from None
-        finally:
-            self._waiting -= 1
         if answer.limit:
             self._suspect(lane)
             raise Invalid([Fault("", self._explain(answer.limit))])
         return answer
 
-    @contextlib.asynccontextmanager
-    async def _take_turn(self, lane: str) -> AsyncIterator[None]:
-        """Let those who were too much of late wait for each other, and not for all workers."""
-        now = asyncio.get_running_loop().time()
-        if self._suspects.get(lane, 0.0) <= now:
-            yield
-            return
-        async with self._suspect_turn:
-            yield
+    def _is_suspect(self, lane: str) -> bool:
+        return self._suspects.get(lane, 0.0) > asyncio.get_running_loop().time()
 
     def _suspect(self, lane: str) -> None:
         now = asyncio.get_running_loop().time()
