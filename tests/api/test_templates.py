@@ -181,6 +181,8 @@ class PublishingTest(TemplatesCase):
         for name in ("A", "a.b", "x" * 65):
             answer = self.call("PUT", f"/v1/templates/{name}", {"files": {"subject.txt": "x"}})
             self.assert_problem(answer, 422, "invalid")
+        answer = self.call("PUT", "/v1/templates/_shared", {"files": {"a.css": "x"}})
+        assert answer.pointers == ["/files/a.css"]
         answer = self.put(**{"../x.html": "x"})
         assert answer.pointers == ["/files/../x.html"]
         answer = self.call(
@@ -220,6 +222,20 @@ class SendingTest(TemplatesCase):
         assert (shown["template"], shown["template_version"]) == ("code", self.version)
         assert (shown["tags"], shown["on_unknown"]) == (["receipt", "vip"], "resend")
         assert shown["expires_at"] == "2026-11-24T10:15:00.000Z"
+
+    def test_a_new_version_holds_at_once(self) -> None:
+        before = self.send_with().json["id"]
+        published = self.put(subject__txt="New {{ name }} {{ code }}").json["published"]
+        after = self.send_with().json["id"]
+
+        shown = [self.call("GET", f"/v1/messages/{one}").json for one in (before, after)]
+        assert [one["template_version"] for one in shown] == [
+            self.version,
+            published[0]["version"],
+        ]
+        assert shown[1]["subject"] == "New Ann <b> •••"
+        listed = self.call("GET", "/v1/messages?template=code").json["data"]
+        assert len(listed) == 2
 
     def test_what_is_sensitive_is_in_the_mail_and_nowhere_else(self) -> None:
         sent = self.send_with()

@@ -134,6 +134,10 @@ def test_diff_pull_rollback_and_rm(here: Here, tmp_path: Path) -> None:
     assert here.ok("templates", "diff", "t").out == "nothing differs\n"
     rendered = here.ok("templates", "render", "hello", "--var", "name=Bob")
     assert rendered.out == "Subject: Hello Bob\n\nBob\n"
+    here.ok("templates", "init", "more")
+    here.ok("templates", "push", "more")
+    pruned = here.ok("templates", "push", "t", "--prune", "--yes", "-o", "json").json
+    assert (len(pruned["removed"]), pruned["unchanged"]) == (7, ["hello"])
     here.ok("templates", "rm", "hello", "--yes")
     absent = here.run("templates", "show", "hello")
     assert absent.code == 66

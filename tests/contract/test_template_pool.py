@@ -14,9 +14,11 @@ from emailerctl.errors import Invalid, Overloaded
 from emailerctl.templates.base import Bundle, Rendered, Variant
 from emailerctl.templates.pool import Pool, PoolLimits
 
+pytestmark = pytest.mark.timeout(120)
+
 # A deadline that no busy machine reaches; the processor time is what counts.
 LIMITS = PoolLimits(
-    workers=2, cpu_ms=60, deadline_s=15, memory_bytes=48 * 2**20, output=100_000
+    workers=2, cpu_ms=60, deadline_s=60, memory_bytes=48 * 2**20, output=100_000
 )
 TEN = "[1,2,3,4,5,6,7,8,9,0]"
 LOOPS = "".join(f"{{% for {name} in {TEN} %}}" for name in "abcdefghijkl")
@@ -147,11 +149,13 @@ async def test_one_lane_of_bombs_never_has_all_workers(pool: Pool) -> None:
         bomb.cancel()
     refused = await asyncio.gather(*bombs[8:], return_exceptions=True)
     bombs = bombs[:3]
-    good = [await render(pool) for _ in range(20)]
+    most_busy = 0
+    for _ in range(20):
+        assert (await render(pool)).html == "<p>Hello</p>"
+        most_busy = max(most_busy, len(pool._busy))
 
     assert [type(one) for one in refused] == [Overloaded] * 2  # its line is short
-    assert len(good) == 20
-    assert sum(not bomb.done() for bomb in bombs) >= 1  # they wait for each other
+    assert most_busy <= 1
     found = await asyncio.gather(*bombs, return_exceptions=True)
     assert all(isinstance(one, Invalid) for one in found)
 
