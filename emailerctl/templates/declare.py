@@ -4,6 +4,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -307,6 +308,7 @@ def _explain(
     yield where, f"{shown} {said}"
 
 
+@cache
 def _formats() -> FormatChecker:
     checker = FormatChecker(formats=())
     for name, shape in _SHAPES.items():
