@@ -12,7 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acceptance, ageing, delivery, footprint, machine, report, singles, streams
+from bench import (
+    acceptance,
+    ageing,
+    delivery,
+    footprint,
+    machine,
+    report,
+    singles,
+    streams,
+    templates,
+)
 from bench.figures import Row
 from bench.processes import ROOT, BenchError
 from bench.sizes import DEFAULT, FULL, QUICK, Sizes
@@ -25,6 +35,7 @@ _PARTS = (
     "through",
     "singles",
     "streams",
+    "templates",
     "memory",
     "start",
 )
@@ -61,6 +72,7 @@ def measure(
         "through": lambda: delivery.follow_through(folder, sizes),
         "singles": lambda: singles.measure(folder, sizes),
         "streams": lambda: streams.compare(folder, sizes),
+        "templates": lambda: templates.compare(folder, sizes),
         "memory": lambda: footprint.measure_memory(folder, sizes),
         "start": lambda: footprint.measure_start(sizes),
     }

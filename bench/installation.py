@@ -80,12 +80,20 @@ def measure_acceptance(
     count: int,
     connections: int,
     book: SyncBook | None = None,
+    has_template: bool = False,
 ) -> Accepted:
     """Send *count* requests to *server* and return what came of it."""
     cpu_s = server.cpu_s
     syncs = book.read() if book else None
     warm_up = max(min(_WARM_UP, count // 4), connections)
-    figures = load.post(port, token, count=count, connections=connections, warm_up=warm_up)
+    figures = load.post(
+        port,
+        token,
+        count=count,
+        connections=connections,
+        warm_up=warm_up,
+        has_template=has_template,
+    )
     requests = figures["requests"]
     return Accepted(
         rate=figures["count"] / figures["seconds"],

@@ -126,7 +126,7 @@ def find_quantile(ordered: "list[int] | list[float]", q: float) -> float:
 async def generate(arguments: argparse.Namespace) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     run = Run(
-        Requests(arguments.token, arguments.port),
+        Requests(arguments.token, arguments.port, has_template=arguments.template),
         count=arguments.count,
         warm_up=arguments.warm_up,
         connections=arguments.connections,
@@ -137,7 +137,13 @@ async def generate(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def post(
-    port: int, token: str, *, count: int, connections: int, warm_up: int = 0
+    port: int,
+    token: str,
+    *,
+    count: int,
+    connections: int,
+    warm_up: int = 0,
+    has_template: bool = False,
 ) -> dict[str, Any]:
     """Run the generator in a process of its own, and return its figures.
 
@@ -149,6 +155,7 @@ def post(
             "bench.load",
             *("--port", port, "--token", token, "--count", count),
             *("--connections", connections, "--warm-up", warm_up),
+            *(("--template",) if has_template else ()),
         )
     )
     figures: dict[str, Any] = json.loads(written)
@@ -164,6 +171,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, required=True)
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--warm-up", type=int, default=0)
+    parser.add_argument("--template", action="store_true")
     print(json.dumps(uvloop.run(generate(parser.parse_args()))))
 
 

@@ -30,11 +30,22 @@ def build_fields(address: str) -> dict[str, object]:
     }
 
 
+def build_use(address: str) -> dict[str, object]:
+    """Return the fields of a request that names a starter template."""
+    variables = {"name": "Ann", "start_url": "https://example.org/start"}
+    return {
+        "from": f"The Shop <{SENDER}>",
+        "to": [address],
+        "template": {"name": "welcome", "variables": variables},
+    }
+
+
 class Requests:
     """Requests with an Idempotency-Key and a recipient of their own, joined from two halves."""
 
-    def __init__(self, token: str, port: int) -> None:
-        body = json.dumps(build_fields(f"customer{_MARK}@example.org"), separators=(",", ":"))
+    def __init__(self, token: str, port: int, *, has_template: bool = False) -> None:
+        build = build_use if has_template else build_fields
+        body = json.dumps(build(f"customer{_MARK}@example.org"), separators=(",", ":"))
         head = (
             "POST /v1/messages HTTP/1.1\r\n"
             f"Host: 127.0.0.1:{port}\r\n"

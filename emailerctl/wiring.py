@@ -18,6 +18,7 @@ from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.hop_view import HopFacts, HopView
 from emailerctl.core.outlook import is_resolved_within
+from emailerctl.core.render import Templating
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
@@ -43,6 +44,8 @@ from emailerctl.store import schema, sqlite
 from emailerctl.store.key_files import KeyFiles
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
+from emailerctl.templates.base import Renderer
+from emailerctl.templates.pool import Pool, PoolLimits
 
 Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
@@ -97,6 +100,7 @@ class App:
     reporting: Reporting
     unsubscribing: Unsubscribing
     meter: Meter
+    renderer: Renderer
 
     def build_hops(self) -> dict[str, Hop]:
         """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
@@ -290,6 +294,7 @@ async def open_app(
         clock=clock,
         make_secret=lambda: rng.randbytes(32),
     )
+    renderer = build_renderer(settings)
     acceptance = Acceptance(
         store,
         _build_rules(settings, routing, _find_abilities(tables)),
@@ -298,6 +303,7 @@ async def open_app(
         is_storage_low=is_storage_low,
         backlog=lambda: driver.backlog,
         unsubscribing=unsubscribing,
+        templating=Templating(store, renderer),
     )
     try:
         yield App(
@@ -324,10 +330,26 @@ async def open_app(
             reporting=Reporting(store, _build_readers(tables)),
             unsubscribing=unsubscribing,
             meter=meter,
+            renderer=renderer,
         )
     finally:
+        await renderer.close()
         await store.close()
         bell.close()
+
+
+def build_renderer(settings: Settings) -> Pool:
+    """Return what renders templates; no process is started before there is work."""
+    said = settings.templates
+    return Pool(
+        PoolLimits(
+            workers=said.workers,
+            cpu_ms=to_ms(said.cpu),
+            deadline_s=said.deadline.total_seconds(),
+            memory_bytes=said.memory_bytes,
+            output=said.output,
+        )
+    )
 
 
 def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, HopSettings]]:

@@ -28,6 +28,13 @@ from daemons.api.handlers.metrics import Metrics
 from daemons.api.handlers.providers import Providers, ProviderVerb
 from daemons.api.handlers.reports import Reports
 from daemons.api.handlers.suppressions import OneSuppression, Suppressions
+from daemons.api.handlers.templates import (
+    Template,
+    TemplateRendering,
+    TemplateRollback,
+    Templates,
+    TemplateVersions,
+)
 from daemons.api.handlers.unsubscribe import Unsubscribe
 from emailerctl.metrics.registry import FOLLOWERS, REQUESTS
 from emailerctl.wiring import App
@@ -40,6 +47,7 @@ _PATHS: dict[str, type[Handler]] = {
     "/v1/events/tickets": EventTickets,
     "/v1/suppressions": Suppressions,
     "/v1/providers": Providers,
+    "/v1/templates": Templates,
     "/healthz": Health,
     "/readyz": Readiness,
     "/metrics": Metrics,
@@ -54,6 +62,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
     ),
     (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
     (re.compile(r"/v1/reports/([^/]+)(?:/([^/]+))?"), Reports),
+    (re.compile(r"/v1/templates/([^/]+)"), Template),
+    (re.compile(r"/v1/templates/([^/]+)/versions"), TemplateVersions),
+    (re.compile(r"/v1/templates/([^/]+)/rollback"), TemplateRollback),
+    (re.compile(r"/v1/templates/([^/]+)/render"), TemplateRendering),
     (re.compile(r"/u/([A-Za-z0-9_-]+)"), Unsubscribe),
     (re.compile(r"/v1/providers/([^/]+)/(enable|disable)"), ProviderVerb),
 )

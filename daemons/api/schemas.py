@@ -303,3 +303,64 @@ def parse_reason(fields: Mapping[str, object]) -> str:
     if faults:
         raise Invalid(faults)
     return reason[:_LONGEST]
+
+
+def parse_files(fields: Mapping[str, object]) -> dict[str, str]:
+    """Read the files of a template: `{"files": {"subject.txt": …}}`.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults = [
+        Fault(f"/{name[:64]}", "is unknown; known: files") for name in fields if name != "files"
+    ]
+    files = fields.get("files")
+    if not isinstance(files, Mapping) or not files:
+        faults.append(Fault("/files", "is missing; send the texts of the files by their names"))
+        raise Invalid(faults)
+    for name, text in files.items():
+        if not isinstance(text, str):
+            faults.append(Fault(f"/files/{name[:100]}", f"{shorten(text)} is not text"))
+    if faults:
+        raise Invalid(faults)
+    return dict(files)
+
+
+def parse_rendering(fields: Mapping[str, object]) -> tuple[dict[str, object], str]:
+    """Read what a template is to be rendered with: `variables`, `locale`.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults = [
+        Fault(f"/{name[:64]}", "is unknown; known: variables, locale")
+        for name in fields
+        if name not in ("variables", "locale")
+    ]
+    variables, locale = fields.get("variables") or {}, fields.get("locale") or ""
+    if not isinstance(variables, dict):
+        faults.append(Fault("/variables", f"{shorten(variables)} is not an object"))
+    if not isinstance(locale, str):
+        faults.append(Fault("/locale", f"{shorten(locale)} is not a language tag"))
+    if faults or not isinstance(variables, dict) or not isinstance(locale, str):
+        raise Invalid(faults)
+    return variables, locale
+
+
+def parse_version(fields: Mapping[str, object]) -> str:
+    """Read the optional `version` of a template.
+
+    Raises:
+        Invalid: with every fault.
+    """
+    faults = [
+        Fault(f"/{name[:64]}", "is unknown; known: version")
+        for name in fields
+        if name != "version"
+    ]
+    version = fields.get("version") or ""
+    if not isinstance(version, str):
+        faults.append(Fault("/version", f"{shorten(version)} is not text"))
+    if faults or not isinstance(version, str):
+        raise Invalid(faults)
+    return version

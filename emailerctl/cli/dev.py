@@ -11,17 +11,18 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from daemons.inbox.main import Arrival
 from daemons.inbox.main import run as run_inbox
 from emailerctl.cli import output
-from emailerctl.core import tokens
+from emailerctl.core import templates, tokens
 from emailerctl.errors import EmailerError, NextHopRefused, TimedOut, UsageError
 from emailerctl.settings import Settings, load
 from emailerctl.store.migrations import migrate
+from emailerctl.templates.folder import STARTERS, read_folders
 from emailerctl.wiring import App, open_app
 
 _HOST = "127.0.0.1"
@@ -179,6 +180,7 @@ async def _run(bench: _Bench) -> int:
         ended = [asyncio.create_task(child.process.wait()) for child in children]
         async with open_app(bench.settings) as opened:
             token = await _make_token(opened)
+            await _publish_starters(opened)
             ready = asyncio.create_task(_wait_until_ready(opened, bench))
             await asyncio.wait({ready, stopped, inbox, *ended}, return_when="FIRST_COMPLETED")
             if ready.done():
@@ -271,6 +273,16 @@ async def _make_token(opened: App) -> str:
     return minted.text
 
 
+async def _publish_starters(opened: App) -> None:
+    """Publish the starter templates, unless there are some from an earlier run."""
+    if not await opened.store.list_template_versions():
+        starters = read_folders(STARTERS)
+        await templates.publish(
+            opened.store, opened.renderer, opened.clock, starters, actor=_TOKEN
+        )
+        await opened.renderer.close()  # its process is not needed any more
+
+
 async def _wait_until_ready(opened: App, bench: _Bench) -> None:
     """Return when the API answers and a consumer of this run has registered."""
     since_ms = opened.clock.now_ms()
@@ -305,15 +317,11 @@ async def _is_api_ready(port: int) -> bool:
 
 def _welcome(bench: _Bench, token: str) -> None:
     url = f"http://{_HOST}:{bench.settings.api.port}"
-    body = {"to": "ann@example.org", "subject": "Hello", "text": "It works."}
-    curl = shlex.join(
-        [
-            *("curl", "-sS", f"{url}/v1/messages"),
-            *("-H", f"Authorization: Bearer {token}"),
-            *("-H", "Content-Type: application/json"),
-            *("-d", json.dumps(body)),
-        ]
-    )
+    plain = {"to": "ann@example.org", "subject": "Hello", "text": "It works."}
+    variables = {"name": "Ann", "code": "482 913"}
+    use = {"name": "password-reset", "variables": variables}
+    curl = _build_curl(url, token, plain)
+    templated = _build_curl(url, token, {"to": "ann@example.org", "template": use})
     command = _name_ourselves()
     config = shlex.quote(str(bench.file))
     output.write_text(
@@ -330,8 +338,23 @@ Send a first message from another terminal:
 
 {curl}
 
+Or one made of a template (emailerctl templates init DIR writes all six to begin with):
+
+{templated}
+
 Every mail is shown here as it arrives.  Ctrl-C ends everything.
 """
+    )
+
+
+def _build_curl(url: str, token: str, body: Mapping[str, object]) -> str:
+    return shlex.join(
+        [
+            *("curl", "-sS", f"{url}/v1/messages"),
+            *("-H", f"Authorization: Bearer {token}"),
+            *("-H", "Content-Type: application/json"),
+            *("-d", json.dumps(body)),
+        ]
     )
 
 

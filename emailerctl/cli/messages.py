@@ -186,6 +186,7 @@ def write_message(
         ("if in doubt", view.on_unknown),
         ("provider", view.provider),
         ("next hops", _describe_route(route) if view.state is State.QUEUED else ""),
+        ("template", f"{view.template} {view.template_version}".strip()),
         ("tags", ", ".join(view.tags)),
         ("metadata", ", ".join(f"{key}={value}" for key, value in view.metadata.items())),
         (

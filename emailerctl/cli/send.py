@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Context, Exit, Option
 
-from emailerctl.cli import options, output, session
+from emailerctl.cli import options, output, session, template_variables
 from emailerctl.cli.wait import TIMEOUT_MS, wait_for
 from emailerctl.core import shapes
 from emailerctl.errors import ContentGone, Fault, Invalid, UsageError
@@ -37,6 +37,12 @@ def send(
     subject: Annotated[str | None, Option(metavar="TEXT", help="The subject.")] = None,
     text: Annotated[str | None, Option(metavar="TEXT", help="The text.")] = None,
     html: Annotated[str | None, Option(metavar="HTML", help="The HTML.")] = None,
+    template: Annotated[
+        str | None, Option(metavar="NAME", help="A published template, with --var.")
+    ] = None,
+    var: template_variables.Words = None,
+    file: template_variables.File = None,
+    locale: template_variables.Locale = None,
     attach: Annotated[
         list[Path] | None, Option(metavar="FILE", help="Travels along; may be repeated.")
     ] = None,
@@ -106,7 +112,10 @@ def send(
     Example: uptime | emailerctl send --to ann@example.org --subject load -
 
     Example: emailerctl send --to ann@example.org --subject Hello --text Hi --plan
+
+    Example: emailerctl send --to ann@example.org --template welcome --var name=Ann
     """
+    template_variables.require_template(template, var, file, locale)
     if plan and (wait or key is not None):
         raise UsageError(
             "--plan sends and keeps nothing: there is nothing to --wait for, and no --key",
@@ -139,8 +148,11 @@ def send(
 
     async def work(opened: "App") -> int:
         fields = given
+        if template is not None:
+            use = await _read_use(opened, template, var, file, locale)
+            fields = given | {"template": use}
         if like is not None:
-            fields = await _read_like(opened, like, given)
+            fields = await _read_like(opened, like, fields)
         caller = session.build_caller()
         if plan:
             await _show_plan(opened, fields)
@@ -200,9 +212,24 @@ async def _read_like(opened: "App", like: str, given: dict[str, object]) -> dict
     fields = read_fields(raw, view)
     if {"to", "cc", "bcc"} & given.keys():  # other recipients, not more of them
         fields = {name: v for name, v in fields.items() if name not in {"to", "cc", "bcc"}}
-    if {"text", "html"} & given.keys():
+    if {"text", "html", "template"} & given.keys():
         fields = {name: v for name, v in fields.items() if name not in {"text", "html"}}
+    if "template" in given:
+        fields.pop("subject", None)
     return fields | given
+
+
+async def _read_use(
+    opened: "App", name: str, var: Words, file: str | None, locale: str | None
+) -> dict[str, object]:
+    """Return the field `template`; what is wrong with its name is said at acceptance."""
+    from emailerctl.templates.base import decode_head
+
+    stored = await opened.store.find_template(name)
+    schema = decode_head(stored.bundle).schema if stored else {}
+    variables = template_variables.read_variables(schema, var, file)
+    use: dict[str, object] = {"name": name, "variables": variables}
+    return use | ({"locale": locale} if locale else {})
 
 
 def _read_text(source: str | None, text: str | None) -> str | None:

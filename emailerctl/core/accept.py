@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from emailerctl.core.idempotency import check_key, differing_fields, fingerprint, hash_key
 from emailerctl.core.mime import build_raw
+from emailerctl.core.render import Filled, Templating
 from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
 from emailerctl.core.submission import Limits, Submission, Times, parse_submission, plan_times
 from emailerctl.core.unsubscribe import ONE_CLICK, Subject, Unsubscribing
@@ -104,6 +105,7 @@ class Acceptance:
             outcomes can still be written.
         backlog: how many pieces of work wait for a commit.
         unsubscribing: what makes links; None: nothing does.
+        templating: what renders templates.
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Acceptance:
         is_storage_low: Callable[[], bool],
         backlog: Callable[[], int],
         unsubscribing: Unsubscribing | None = None,
+        templating: Templating,
     ) -> None:
         """Take what acceptance needs."""
         self._store = store
@@ -125,6 +128,7 @@ class Acceptance:
         self._is_storage_low = is_storage_low
         self._backlog = backlog
         self._unsubscribing = unsubscribing
+        self._templating = templating
 
     async def accept(
         self, fields: Mapping[str, object], *, caller: Caller, key: str | None = None
@@ -160,6 +164,10 @@ class Acceptance:
         Raises:
             Invalid, Forbidden, IdempotencyKeyReused.
         """
+        if key.hash is not None and fields.get("template") is not None:
+            replay = await self._store.find_by_key(key.hash)
+            if replay is not None:  # nothing is rendered for what was sent long ago
+                return _recognise(replay, key)
         try:
             return await self._prepare(fields, caller, now_ms, key)
         except EmailerError:
@@ -210,12 +218,28 @@ class Acceptance:
     async def _prepare(
         self, fields: Mapping[str, object], caller: Caller, now_ms: int, key: Key
     ) -> Prepared:
-        submission = self._parse(fields, caller, now_ms)
+        filled = Filled(fields)
+        if fields.get("template") is not None:
+            filled = await self._templating.fill(fields, service=caller.service)
+        submission = self._parse(filled, caller, now_ms)
         times = plan_times(submission, now_ms)
         link_key = await self._load_link_key(submission)
         message, route = self._build(submission, caller, times, now_ms, key, link_key)
+        if filled.version:
+            message = self._name_template(message, submission, filled)
         notices = tuple(self._find_incapable(submission, message, route.chain))
         return Prepared(message, submission, route, notices)
+
+    def _name_template(
+        self, message: NewMessage, submission: Submission, filled: Filled
+    ) -> NewMessage:
+        """Note what *message* was rendered with, and the subject that people may see."""
+        shown = filled.shown_subject
+        return message._replace(
+            template=submission.template.name if submission.template else "",
+            template_version=filled.version,
+            subject=message.subject if shown is None else shown,
+        )
 
     def check_room(self) -> None:
         """Refuse more where the disk is nearly full, or too much waits for its commit.
@@ -246,22 +270,30 @@ class Acceptance:
             raise IdempotencyKeyInvalid("an Idempotency-Key is required here")
         return Key()
 
-    def _parse(self, fields: Mapping[str, object], caller: Caller, now_ms: int) -> Submission:
-        limits = caller.limits
+    def _parse(self, filled: Filled, caller: Caller, now_ms: int) -> Submission:
+        """Return the submission; faults of a template's use and of the rest come together."""
+        fields, limits = filled.fields, caller.limits
         if limits.fixed_to and not any(fields.get(kind) for kind in RecipientKind):
             fields = {**fields, "to": list(limits.fixed_to)}
-        submission = parse_submission(
-            fields,
-            self._rules.limits,
-            now_ms=now_ms,
-            allow_sandbox=caller.is_test,
-            allow_local_domains=self._rules.allow_local_domains,
-            default_from=self._rules.default_from,
-            default_on_unknown=self._rules.default_on_unknown,
-            has_public_url=(
-                self._unsubscribing is not None and self._unsubscribing.is_possible
-            ),
-        )
+        try:
+            submission = parse_submission(
+                fields,
+                self._rules.limits,
+                now_ms=now_ms,
+                allow_sandbox=caller.is_test,
+                allow_local_domains=self._rules.allow_local_domains,
+                default_from=self._rules.default_from,
+                default_on_unknown=self._rules.default_on_unknown,
+                has_public_url=(
+                    self._unsubscribing is not None and self._unsubscribing.is_possible
+                ),
+            )
+        except Invalid as error:
+            if not filled.faults:
+                raise
+            raise Invalid([*filled.faults, *error.faults]) from error
+        if filled.faults:
+            raise Invalid(filled.faults)
         _check_limits(submission, caller)
         return submission
 

@@ -14,6 +14,7 @@ from emailerctl.core.bounces import Received
 from emailerctl.core.explain import Explanation, Said
 from emailerctl.core.hop_view import HopView
 from emailerctl.core.outlook import Outlook
+from emailerctl.core.templates import Publication
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, TOKEN, to_public
@@ -30,11 +31,14 @@ from emailerctl.store.base import (
     OrderResult,
     Pause,
     QueueStats,
+    StoredTemplate,
     Suppression,
     Taken,
+    TemplateVersion,
     Token,
     Unknown,
 )
+from emailerctl.templates.base import Finding, Rendered, decode_head
 
 Shape = dict[str, object]
 Item = TypeVar("Item")
@@ -48,6 +52,77 @@ def page_shape(page: Page[Item], of_one: Callable[[Item], Shape]) -> Shape:
 def listing_shape(data: Iterable[Shape], next_cursor: str | None = None) -> Shape:
     """Return a listing of what has its shape already."""
     return {"data": list(data), "next_cursor": next_cursor}
+
+
+def template_shape(one: TemplateVersion) -> Shape:
+    """Return a version of a template, as listings have it."""
+    head = decode_head(one.head)
+    return {
+        "name": one.name,
+        "version": one.version,
+        "current": one.is_current,
+        "published_at": to_text(one.published_ms),
+        "actor": one.actor,
+        "locale": head.locale if head.variants else None,
+        "locales": [locale for locale in head.variants if locale],
+        "variables": list(head.schema.get("properties", {})),
+    }
+
+
+def stored_template_shape(stored: StoredTemplate) -> Shape:
+    """Return a version of a template with its files and what it wants."""
+    head = decode_head(stored.bundle)
+    return {
+        "name": stored.name,
+        "version": stored.version,
+        "locale": head.locale if head.variants else None,
+        "locales": [locale for locale in head.variants if locale],
+        "schema": head.schema,
+        "sensitive": head.sensitive,
+        "examples": {n: v for n, v in head.examples.items() if n not in head.sensitive},
+        "shared": list(stored.uses),
+        "files": dict(stored.files),
+    }
+
+
+def publication_shape(publication: Publication) -> Shape:
+    """Return what publishing did."""
+    return {
+        "published": [
+            {"name": name, "version": version}
+            for name, version in publication.published.items()
+        ],
+        "unchanged": list(publication.unchanged),
+        "removed": list(publication.removed),
+        "findings": [
+            finding_shape(name, one)
+            for name, found in publication.findings.items()
+            for one in found
+        ],
+    }
+
+
+def finding_shape(name: str, finding: Finding) -> Shape:
+    """Return what was noticed in a template."""
+    return {
+        "template": name,
+        "level": finding.level,
+        "code": finding.code,
+        "file": finding.file,
+        "line": finding.line or None,
+        "detail": finding.detail,
+    }
+
+
+def rendered_shape(stored: StoredTemplate, rendered: Rendered) -> Shape:
+    """Return a rendered template."""
+    return {
+        "name": stored.name,
+        "version": stored.version,
+        "subject": rendered.subject,
+        "text": rendered.text,
+        "html": rendered.html or None,
+    }
 
 
 def receipt_shape(receipt: Receipt) -> Shape:
@@ -131,6 +206,7 @@ def message_shape(view: MessageView, *, with_attempts: bool = True) -> Shape:
         "priority": view.priority.name.lower(),
         "provider": view.provider or None,
         "template": view.template or None,
+        "template_version": view.template_version or None,
         "size_bytes": view.size_bytes,
         "content_hash": view.content_hash.hex(),
         "has_content": view.has_content,

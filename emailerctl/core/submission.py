@@ -41,7 +41,6 @@ from emailerctl.models.message import (
 from emailerctl.models.text import shorten
 
 __all__ = [
-    "NOT_AVAILABLE",
     "Limits",
     "Submission",
     "TemplateUse",
@@ -50,12 +49,6 @@ __all__ = [
     "parse_submission",
     "plan_times",
 ]
-
-# What this version refuses to do, with the values that ask for nothing.  Everything below this
-# gate is there: a version that can do one of them removes its line.
-NOT_AVAILABLE: Mapping[str, tuple[str, ...]] = {
-    "template": (),
-}
 
 LONGEST_WAIT_MS = 366 * 86_400_000  # `send_at` is a date somebody means, not a slip of the pen
 
@@ -161,7 +154,6 @@ def parse_submission(
         faults += (
             fault
             for details in error.errors(include_url=False)
-            if details["loc"][0] not in NOT_AVAILABLE  # that has been said already
             for fault in _to_faults(details, fields)
         )
     sender = body.header_from or default_from if body else None
@@ -220,9 +212,6 @@ def _find_faults_between(
 ) -> Iterator[Fault]:
     """Yield what is wrong with the fields together, whatever each of them holds."""
     given = {name for name, value in fields.items() if value is not None}
-    for name, harmless in NOT_AVAILABLE.items():
-        if name in given and fields[name] not in harmless:
-            yield Fault(f"/{name}", "is not available in this version; leave it out")
     if "from" not in given and not has_default_from:
         yield Fault("/from", "is missing; name the sender, or set [defaults] from")
     envelope = [fields[name] for name in ("to", "cc", "bcc") if name in given]

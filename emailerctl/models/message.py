@@ -118,6 +118,7 @@ class NewMessage(NamedTuple):
     needs_smtputf8: bool = False
     list_unsubscribe: str = ""
     template: str = ""
+    template_version: str = ""
     route: str = ""
     key_hash: bytes | None = None
     fingerprint: bytes | None = None
@@ -190,6 +191,7 @@ class MessageView:
     content_hash: bytes
     has_content: bool
     template: str = ""
+    template_version: str = ""
     token: str = ""
     recipients: tuple[RecipientView, ...] = ()
     attempts: tuple[AttemptView, ...] = ()

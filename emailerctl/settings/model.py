@@ -505,6 +505,38 @@ class RetentionSettings(Section):
     )
 
 
+class TemplateSettings(Section):
+    """How much rendering a template may take: docs/templates.md."""
+
+    workers: Whole = Field(
+        default=2,
+        ge=2,
+        le=64,
+        description="Processes that render, of each API process; started when first needed.",
+    )
+    cpu: Duration = Field(
+        default=timedelta(milliseconds=500),
+        ge=timedelta(milliseconds=50),
+        le=timedelta(minutes=1),
+        description="Processor time of one rendering; what takes more is refused (422). "
+        "Publishing may take five times as much.",
+    )
+    deadline: Duration = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(minutes=5),
+        description="How long a request waits for its rendering on a busy machine, then 503.",
+    )
+    memory_bytes: Whole = Field(
+        default=128 * 2**20,
+        ge=16 * 2**20,
+        description="Memory of one rendering, beside what a process has at its start.",
+    )
+    output: Whole = Field(
+        default=2**20, ge=1024, description="Characters of HTML or text that it may make."
+    )
+
+
 class AlertSettings(Section):
     """The built-in alerts, for an installation without Prometheus."""
 
@@ -811,6 +843,7 @@ class Settings(BaseSettings):
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()
+    templates: TemplateSettings = TemplateSettings()
     alerts: AlertSettings = AlertSettings()
     bounces: BounceSettings = BounceSettings()
     dkim: DkimSettings = DkimSettings()

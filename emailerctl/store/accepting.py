@@ -199,6 +199,7 @@ def to_message_row(message: NewMessage, state: State) -> Params:
         "tags": to_json(message.tags),
         "metadata": to_json(message.metadata),
         "template": message.template,
+        "template_version": message.template_version,
         "list_unsubscribe": message.list_unsubscribe,
         "needs_smtputf8": int(message.needs_smtputf8),
         "size_bytes": len(message.raw),

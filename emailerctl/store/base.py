@@ -723,6 +723,34 @@ class AuditPage(NamedTuple):
     share: float
 
 
+class StoredTemplate(NamedTuple):
+    """One version of a template.
+
+    Attributes:
+        files: its source.
+        bundle: what rendering needs.
+        uses: the files of `_shared` that are in it.
+    """
+
+    name: str
+    version: str
+    files: Mapping[str, str]
+    bundle: bytes
+    uses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TemplateVersion:
+    """A version of a template in a listing; *head* is its bundle."""
+
+    name: str
+    version: str
+    published_ms: int
+    actor: str
+    is_current: bool
+    head: bytes
+
+
 class Store(Protocol):
     """The message log.  Reads see what is committed; writes return after the sync."""
 
@@ -1296,6 +1324,62 @@ class Store(Protocol):
         self, domain: str, selectors: Sequence[str], *, actor: str, now_ms: int
     ) -> None:
         """Forget keys of a domain."""
+
+    # templates
+
+    async def find_template(
+        self, name: str, *, known: str | None = None
+    ) -> StoredTemplate | None:
+        """Return the version in force; without content where it is the *known* one."""
+        ...
+
+    async def load_template(self, name: str, version: str) -> StoredTemplate:
+        """Return one version of a template.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        ...
+
+    async def list_templates(self) -> list[StoredTemplate]:
+        """Return the version in force of every template, with everything in it."""
+        ...
+
+    async def list_template_versions(self, name: str | None = None) -> list[TemplateVersion]:
+        """Return the versions of a template, newest first; else of each the one in force."""
+        ...
+
+    async def publish_templates(
+        self,
+        templates: Sequence[StoredTemplate],
+        *,
+        removed: Sequence[str] = (),
+        seen: Mapping[str, str],
+        actor: str,
+        now_ms: int,
+    ) -> None:
+        """Put versions in force and take templates out of it, all or none.
+
+        *seen*: by name the versions in force that all this was decided on.
+
+        Raises:
+            Conflict: others are in force by now.
+        """
+        ...
+
+    async def roll_back_template(
+        self, name: str, version: str, *, actor: str, now_ms: int
+    ) -> str:
+        """Put the version that begins so in force, or the one before; return which that is.
+
+        Raises:
+            NotFound: there is no such template or version.
+            Conflict: there is none before, or it is in force already.
+        """
+        ...
+
+    async def remove_template(self, name: str, *, actor: str, now_ms: int) -> bool:
+        """Take a template out of force; False where it was not.  Its versions stay."""
         ...
 
     # alerts and health

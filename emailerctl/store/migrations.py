@@ -418,6 +418,40 @@ def _sending(db: Database) -> None:
         db.execute(statement)
 
 
+# A version never changes: `files` is its source, `bundle` what rendering needs, compiled.
+_TEMPLATES = (
+    """
+    CREATE TABLE template_versions (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL,
+        version TEXT NOT NULL,
+        published_at INTEGER NOT NULL,
+        actor TEXT NOT NULL,
+        files TEXT NOT NULL,
+        bundle BLOB NOT NULL,
+        uses TEXT NOT NULL,
+        UNIQUE (name, version)
+    ) STRICT
+    """,
+    """
+    CREATE TABLE templates (
+        name TEXT PRIMARY KEY,
+        version TEXT NOT NULL,
+        previous TEXT NOT NULL,
+        changed_at INTEGER NOT NULL,
+        actor TEXT NOT NULL
+    ) WITHOUT ROWID, STRICT
+    """,
+)
+
+
+@_MIGRATIONS(name="0010_templates")
+def _templates(db: Database) -> None:
+    """Add the templates and their versions."""
+    for statement in _TEMPLATES:
+        db.execute(statement)
+
+
 _STREAM_TICKETS = """
 CREATE TABLE stream_tickets (
     hash BLOB PRIMARY KEY,

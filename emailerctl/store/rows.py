@@ -64,6 +64,7 @@ def to_message(
         size_bytes=row[15],
         content_hash=row[16],
         template=row[17],
+        template_version=row[23],
         has_content=bool(row[18]),
         token=row[22] or "",
         recipients=tuple(

@@ -20,6 +20,7 @@ STEPS = (
     "0005_routes_and_doubts",
     "0006_accounts",
     "0009_sending",
+    "0010_templates",
     "0011_stream_tickets",
     "0013_audit",
 )

@@ -34,6 +34,7 @@ from emailerctl.store import (
     redacting,
     reporting,
     signing,
+    templating,
 )
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
@@ -64,9 +65,11 @@ from emailerctl.store.base import (
     QueueStats,
     Redaction,
     Stint,
+    StoredTemplate,
     StreamTicket,
     Suppression,
     Taken,
+    TemplateVersion,
     Token,
     Unknown,
     Usage,
@@ -796,6 +799,56 @@ class SqlStore:
     async def wake_parked(self, *, now_ms: int, limit: int) -> int:
         """Make due what waits for a next hop, *limit* messages at most; return how many."""
         return await self.driver.write(lambda tx: pacing.wake_parked(tx, now_ms, limit))
+
+    # templates
+
+    async def find_template(
+        self, name: str, *, known: str | None = None
+    ) -> StoredTemplate | None:
+        """Return the version in force; without content where it is the *known* one."""
+        return await self.driver.read(lambda tx: templating.find_template(tx, name, known))
+
+    async def load_template(self, name: str, version: str) -> StoredTemplate:
+        """Return one version of a template."""
+        return await self.driver.read(lambda tx: templating.load_version(tx, name, version))
+
+    async def list_templates(self) -> list[StoredTemplate]:
+        """Return the version in force of every template, with everything in it."""
+        return await self.driver.read(templating.list_current)
+
+    async def list_template_versions(self, name: str | None = None) -> list[TemplateVersion]:
+        """Return the versions of a template, newest first; else of each the one in force."""
+        return await self.driver.read(lambda tx: templating.list_versions(tx, name))
+
+    async def publish_templates(
+        self,
+        templates: Sequence[StoredTemplate],
+        *,
+        removed: Sequence[str] = (),
+        seen: Mapping[str, str],
+        actor: str,
+        now_ms: int,
+    ) -> None:
+        """Put versions in force and take templates out of it, all or none."""
+        await self.driver.write(
+            lambda tx: templating.publish(
+                tx, templates, removed, seen, actor=actor, now_ms=now_ms
+            )
+        )
+
+    async def roll_back_template(
+        self, name: str, version: str, *, actor: str, now_ms: int
+    ) -> str:
+        """Put the version that begins so in force, or the one before; return which that is."""
+        return await self.driver.write(
+            lambda tx: templating.roll_back(tx, name, version, actor=actor, now_ms=now_ms)
+        )
+
+    async def remove_template(self, name: str, *, actor: str, now_ms: int) -> bool:
+        """Take a template out of force; False where it was not.  Its versions stay."""
+        return await self.driver.write(
+            lambda tx: templating.remove(tx, name, actor=actor, now_ms=now_ms)
+        )
 
     # alerts and notes
 

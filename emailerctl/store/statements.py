@@ -35,13 +35,13 @@ ADD_MESSAGE = """
     INSERT INTO messages (
         id, service, token_id, state, created_at, changed_at, send_at, expires_at, priority,
         on_unknown, provider, is_test, envelope_sender, header_from, subject, tags, metadata,
-        template, list_unsubscribe, needs_smtputf8, size_bytes, content_hash, key_hash,
-        fingerprint
+        template, template_version, list_unsubscribe, needs_smtputf8, size_bytes, content_hash,
+        key_hash, fingerprint
     ) VALUES (
         :message_id, :service, :token_id, :state, :created_at, :created_at, :send_at,
         :expires_at, :priority, :on_unknown, :provider, :is_test, :envelope_sender,
-        :header_from, :subject, :tags, :metadata, :template, :list_unsubscribe, :needs_smtputf8,
-        :size_bytes, :content_hash, :key_hash, :fingerprint
+        :header_from, :subject, :tags, :metadata, :template, :template_version,
+        :list_unsubscribe, :needs_smtputf8, :size_bytes, :content_hash, :key_hash, :fingerprint
     ) ON CONFLICT (id) DO NOTHING
 """
 
@@ -706,7 +706,8 @@ _MESSAGE_COLUMNS = """
     m.provider, m.is_test, m.envelope_sender, m.header_from, m.subject, m.tags, m.metadata,
     m.size_bytes, m.content_hash, m.template,
     EXISTS (SELECT 1 FROM contents c WHERE c.message_id = m.id), m.fingerprint,
-    w.due_at, w.waiting_for, (SELECT t.name FROM tokens t WHERE t.id = m.token_id)
+    w.due_at, w.waiting_for, (SELECT t.name FROM tokens t WHERE t.id = m.token_id),
+    m.template_version
 """
 
 MESSAGE = f"""
@@ -1030,6 +1031,48 @@ NOTE_ALERT_TOLD = "UPDATE alerts SET notified_at = :at WHERE name = :name"
 CLEAR_ALERT = "DELETE FROM alerts WHERE name = :name"
 
 ALERTS = "SELECT name, detail, since_at, notified_at FROM alerts ORDER BY since_at, name"
+
+# templates
+
+TEMPLATE_VERSION = "SELECT version, previous FROM templates WHERE name = :name"
+
+TEMPLATE_POINTERS = "SELECT name, version FROM templates"
+
+TEMPLATE_CONTENT = """
+    SELECT files, bundle, uses FROM template_versions
+     WHERE name = :name AND version = :version
+"""
+
+TEMPLATES_IN_FORCE = """
+    SELECT v.name, v.version, v.files, v.bundle, v.uses
+      FROM templates t JOIN template_versions v ON v.name = t.name AND v.version = t.version
+     ORDER BY v.name
+"""
+
+# Of one template all versions, newest first; without a name of each the one in force.
+TEMPLATE_VERSIONS = """
+    SELECT v.name, v.version, v.published_at, v.actor, t.version IS NOT NULL, v.bundle
+      FROM template_versions v
+      LEFT JOIN templates t ON t.name = v.name AND t.version = v.version
+     WHERE v.name = :name OR (:name IS NULL AND t.version IS NOT NULL)
+     ORDER BY v.name, v.id DESC
+"""
+
+ADD_TEMPLATE_VERSION = """
+    INSERT INTO template_versions (name, version, published_at, actor, files, bundle, uses)
+    VALUES (:name, :version, :now, :actor, :files, :bundle, :uses)
+        ON CONFLICT (name, version) DO NOTHING
+"""
+
+POINT_TEMPLATE = """
+    INSERT INTO templates (name, version, previous, changed_at, actor)
+    VALUES (:name, :version, '', :now, :actor)
+        ON CONFLICT (name) DO UPDATE
+       SET version = excluded.version, previous = templates.version,
+           changed_at = excluded.changed_at, actor = excluded.actor
+"""
+
+REMOVE_TEMPLATE = "DELETE FROM templates WHERE name = :name"
 
 # retention, in small batches
 

@@ -118,6 +118,9 @@ def test_what_it_prints_works_and_it_leaves_nothing_behind(tmp_path: Path) -> No
         assert run_shell(dev.find(r"^  look +(.*)$"), tmp_path).startswith("queue")
         [mail] = (store / "inbox").glob("*.eml")
         assert b"Subject: Hello" in mail.read_bytes()
+        _plain, templated = re.findall(r"^(curl .*)$", dev.text, re.MULTILINE)
+        assert json.loads(run_shell(templated, tmp_path))["state"] == "queued"
+        dev.read_until("Your code: 482 913")
         assert store.is_relative_to(tmp_path)
         dev.process.send_signal(signal.SIGTERM)
         assert dev.process.wait(WITHIN_S) == 0, dev.errors.read_text()

@@ -31,6 +31,7 @@ def test_the_commands_of_every_day_are_there() -> None:
         ("config", "show check init schema"),
         ("suppressions", "list add rm import export"),
         ("reports", "ingest"),
+        ("templates", "list show versions put push pull diff rollback rm render lint preview"),
         ("providers", "list enable disable"),
     ):
         for name in verb.split():

@@ -20,6 +20,7 @@ FLOORS = {
     "sqlite-utils": "4.2",
     "pysqlite3": "0.6.1",
     "email-validator": "2.3",
+    "jinja2": "3.1.6",
 }
 SQLITE = (3, 51, 3)  # the WAL-reset bug ends here
 HAS_BUNDLED_SQLITE = sys.platform == "linux" and platform.machine() == "x86_64"

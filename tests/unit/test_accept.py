@@ -12,6 +12,7 @@ import pytest
 from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.deliver import find_route
 from emailerctl.core.fields import Limits
+from emailerctl.core.render import Templating
 from emailerctl.core.route import Routing, Rule
 from emailerctl.errors import (
     EmailerError,
@@ -33,6 +34,7 @@ from emailerctl.models.message import Mailbox, NewMessage, Receipt, RecipientKin
 from emailerctl.providers.base import Abilities
 from emailerctl.store.base import Verb
 from emailerctl.store.sqlite import sqlite3
+from emailerctl.templates.pool import Pool, PoolLimits
 from tests.contract.test_store_acceptance import suppression, token
 from tests.desk import Desk
 
@@ -75,6 +77,7 @@ class Counter:
             rng=rng or self.desk.rng,
             is_storage_low=lambda: self.is_storage_low,
             backlog=lambda: self.backlog,
+            templating=Templating(self.desk.store, Pool(PoolLimits())),
         )
         fields = {
             name: value for name, value in {**FIELDS, **(more or {})}.items() if value != ...
@@ -296,6 +299,7 @@ async def test_a_replay_is_a_replay_whatever_changed_since(counter: Counter, wha
             rng=counter.desk.rng,
             is_storage_low=lambda: False,
             backlog=lambda: 0,
+            templating=Templating(counter.desk.store, Pool(PoolLimits())),
         )
         again = await acceptance.accept(FIELDS, caller=CALLER, key="k1")
     else:

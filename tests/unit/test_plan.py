@@ -8,11 +8,13 @@ import pytest
 
 from emailerctl.core.accept import Acceptance
 from emailerctl.core.plan import Plan, plan_message, write_plan
+from emailerctl.core.render import Templating
 from emailerctl.core.route import Routing
 from emailerctl.errors import Invalid
 from emailerctl.providers.base import Abilities, Provider
 from emailerctl.providers.registry import KINDS
 from emailerctl.store.base import HopState, NextHop
+from emailerctl.templates.pool import Pool, PoolLimits
 from tests.contract.test_store_acceptance import suppression
 from tests.desk import Desk
 from tests.providers_server.dialects import DIALECTS
@@ -57,6 +59,7 @@ async def plan(desk: Desk, *chain: str, **fields: object) -> Plan:
             rng=desk.rng,
             is_storage_low=lambda: False,
             backlog=lambda: 0,
+            templating=Templating(desk.store, Pool(PoolLimits())),
         )
         planned = await plan_message(
             acceptance,

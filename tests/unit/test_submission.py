@@ -10,13 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emailerctl.core import submission as module
 from emailerctl.core.fields import Limits, SubmissionBody
 from emailerctl.core.headers import parse_header_name
 from emailerctl.core.mime import build_raw
 from emailerctl.core.strictjson import load_object
 from emailerctl.core.submission import (
-    NOT_AVAILABLE,
     Submission,
     TemplateUse,
     parse_submission,
@@ -225,7 +223,6 @@ def test_all_faults_come_at_once() -> None:
     }
 
     assert list(faults(fields)) == [
-        "/template",
         "/expires_in",
         "/from",
         "/to/1",
@@ -238,6 +235,8 @@ def test_all_faults_come_at_once() -> None:
         "/subject",
         "/text",
         "/html",
+        "/template/name",
+        "/template/nme",
         "/headers/Bcc",
         "/headers/X-A",
         "/headers/X-B",
@@ -333,26 +332,7 @@ def test_a_fault_names_its_place_and_the_cure(
     assert said in found[pointer]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("template", {"name": "welcome"}),
-    ],
-)
-def test_what_this_version_lacks_is_refused_never_ignored(field: str, value: object) -> None:
-    found = faults({**LEAST, field: value})
-
-    assert list(found) == [f"/{field}"]
-    assert "not available in this version" in found[f"/{field}"]
-
-
-class TestBelowTheGate:
-    """What a later version only has to let through."""
-
-    @pytest.fixture(autouse=True)
-    def _open_gate(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(module, "NOT_AVAILABLE", {})
-
+class TestTimesAndTemplates:
     def test_the_values_arrive(self) -> None:
         submission = parse(
             {
@@ -419,10 +399,6 @@ class TestBelowTheGate:
     )
     def test_their_faults_have_places(self, change: dict[str, object], pointer: str) -> None:
         assert list(faults({**LEAST, **change})) == [pointer]
-
-
-def test_every_gated_field_is_a_field() -> None:
-    assert set(NOT_AVAILABLE) <= set(SubmissionBody.model_json_schema()["properties"])
 
 
 def test_an_expiry_counts_from_acceptance_and_may_have_passed_in_a_replay() -> None:

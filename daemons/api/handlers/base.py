@@ -43,7 +43,7 @@ _PROBLEM = "application/problem+json"
 _RETRY_AFTER_S = 5  # where an error says "later" and not when
 _ID_CHARACTERS = 128
 
-_METHODS = ("GET", "HEAD", "POST", "DELETE", "OPTIONS")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS")
 
 _id_prefix = secrets.token_hex(4)
 _id_numbers = itertools.count(1)

@@ -1,0 +1,1 @@
+"""Templates: compiled when they are published, rendered in processes of their own."""
