@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from emailerctl.settings.loading import sections
+from emailerctl.settings.loading import as_section, sections
 from emailerctl.settings.model import Section, Settings
 
 _HEAD = """\
@@ -95,14 +95,23 @@ def build_schema() -> dict[str, Any]:
 def _build_table(name: str, section: type[Section]) -> str:
     lines = [f"# {(section.__doc__ or '').strip()}", f"[{name}]"]
     written = section().model_dump(mode="json", by_alias=True)
+    below: list[str] = []
     for field_name, field in section.model_fields.items():
         key = field.alias or field_name
+        inner = as_section(field)
+        if inner:
+            below.append(_build_table(f"{name}.{key}", inner))
+            continue
+        if isinstance(written[key], dict):  # its keys are the operator's
+            examples = [f"# {example}" for example in field.examples or ()]
+            below.append("\n".join([*_build_comment(field), f"[{name}.{key}]", *examples, ""]))
+            continue
         lines += _build_comment(field)
         value = "" if field.annotation is SecretStr else written[key]
         lines.append(f"#{key} = {json.dumps(value, ensure_ascii=False)}")
         if field.annotation is SecretStr:
             lines.append(f'#{key}_file = ""')
-    return "\n".join(lines) + "\n"
+    return "\n".join(["\n".join(lines) + "\n", *below])
 
 
 def _build_comment(field: FieldInfo) -> list[str]:

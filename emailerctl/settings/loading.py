@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
 from emailerctl.models.address import AddressInvalid, parse_mailbox
 from emailerctl.models.text import shorten
@@ -20,6 +21,7 @@ from emailerctl.settings.sources import (
     Source,
     find_file,
     find_place,
+    flatten,
     read_environment,
     read_file,
     read_flags,
@@ -27,7 +29,7 @@ from emailerctl.settings.sources import (
 )
 
 # What the contract names and this version lacks; never ignored.
-_NOT_YET: tuple[KeyPath, ...] = (("ingest",), ("queue", "forestmq"), ("queue", "nats"))
+_NOT_YET: tuple[KeyPath, ...] = (("queue", "forestmq"), ("queue", "nats"))
 
 # Next hops that need no table: where the messages of test tokens go.
 _BUILT_IN = frozenset({"sandbox"})
@@ -107,30 +109,63 @@ def locate(settings: Settings, key: str) -> str:
 def known_keys() -> dict[KeyPath, bool]:
     """Return the path of every setting but the next hops', and whether it is a secret."""
     return {
-        (section, field.alias or name): field.annotation is SecretStr
-        for section, model in sections().items()
-        for name, field in model.model_fields.items()
+        key: field.annotation is SecretStr
+        for key, field in _fields()
+        if get_origin(field.annotation) is not dict
     }
+
+
+def open_tables() -> dict[KeyPath, bool]:
+    """Return the tables whose keys are the operator's, and whether they hold secrets."""
+    return {
+        key: "SecretStr" in str(field.annotation)
+        for key, field in _fields()
+        if get_origin(field.annotation) is dict
+    }
+
+
+def _fields() -> Iterator[tuple[KeyPath, FieldInfo]]:
+    for name, model in sections().items():
+        yield from _walk(model, (name,))
+
+
+def _walk(model: type[Section], above: KeyPath) -> Iterator[tuple[KeyPath, FieldInfo]]:
+    """Yield the path of every field of *model* and of the tables in it."""
+    for name, field in model.model_fields.items():
+        key = (*above, field.alias or name)
+        inner = as_section(field)
+        if inner:
+            yield from _walk(inner, key)
+        else:
+            yield key, field
+
+
+def as_section(field: FieldInfo) -> type[Section] | None:
+    """Return the model of a field that is a table, else None."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def sections() -> dict[str, type[Section]]:
     """Return the tables of `emailer.toml` that this module describes, in order."""
     return {
-        name: field.annotation
+        name: model
         for name, field in Settings.model_fields.items()
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        if (model := as_section(field))
     }
 
 
 _KNOWN = known_keys()
+_OPEN = open_tables()
 _SECTIONS = frozenset(sections()) | {"providers"}
+_TABLES = {key[:depth] for key in (*_KNOWN, *_OPEN) for depth in range(1, len(key))} | {*_OPEN}
 _NAMES = frozenset(_KNOWN) | {(*key[:-1], f"{key[-1]}_file") for key in _KNOWN if _KNOWN[key]}
 
 
 def _secret(key: KeyPath) -> bool:
     if key[0] == "providers":
         return len(key) == 3 and is_secret(key[2])
-    return _KNOWN.get(key, False)
+    return _KNOWN.get(key, False) or _OPEN.get(key[:-1], False)
 
 
 def _find_unknown(source: Source) -> Iterator[SettingFault]:
@@ -158,7 +193,7 @@ def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
             return f"[{'.'.join(lacking)}]", "not in this version; remove it"
     if key[0] == "providers":
         return dotted, "is no setting of a next hop; those are in a table: [providers.NAME]"
-    if len(key) == 1 and key[0] in _SECTIONS:
+    if key in _TABLES or key == ("providers",):
         return dotted, f"this is a table: [{dotted}]"
     is_variable = one.origin.startswith(PREFIX)
     if key[0] not in _SECTIONS and not is_variable:
@@ -171,7 +206,7 @@ def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
 def _fits(key: KeyPath, value: object) -> bool:
     if key[0] == "providers":
         return len(key) == 3 or (len(key) < 3 and value == {})
-    return key in _NAMES or (len(key) == 1 and key[0] in _SECTIONS and value == {})
+    return key in _NAMES or key[:-1] in _OPEN or (key in _TABLES and value == {})
 
 
 def _suggest(key: KeyPath, *, is_variable: bool) -> str:
@@ -179,9 +214,9 @@ def _suggest(key: KeyPath, *, is_variable: bool) -> str:
     near = difflib.get_close_matches(".".join(key), sorted(names), 1, 0.6)
     if near:
         return f"did you mean {variable_of(names[near[0]]) if is_variable else near[0]}?"
-    inside = [name[1] for name in _NAMES if name[0] == key[0]]
+    inside = [name[-1] for name in _NAMES if name[:-1] == key[:-1]]
     if inside:
-        return f"[{key[0]}] has {_listed(inside)}"
+        return f"[{'.'.join(key[:-1])}] has {_listed(inside)}"
     return "emailerctl config show lists what there is"
 
 
@@ -317,10 +352,8 @@ def _find_bad_mailboxes(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
 def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
     """Yield every setting as it would be written, secrets masked."""
     document = settings.model_dump(mode="json", by_alias=True, exclude={"providers"})
-    for section, table in document.items():
-        for key, value in table.items():
-            masked = MASK if _secret((section, key)) and value else value
-            yield (section, key), masked
+    for key, value in flatten(document):
+        yield key, MASK if _secret(key) and value else value
     for name, table in settings.providers.items():
         for key, value in table.items():
             is_masked = isinstance(value, SecretStr)

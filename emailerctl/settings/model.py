@@ -1,5 +1,6 @@
 """Every setting: its name, its unit, its default, its bounds, and what it is for."""
 
+import re
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,6 +26,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from emailerctl.models import job
 from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.models.lifecycle import OnUnknown
 from emailerctl.models.text import find_unsafe, shorten
@@ -242,6 +244,28 @@ class RoutingSettings(Section):
     )
 
 
+def _job_topic(topic: str) -> str:
+    if not job.TOPIC.fullmatch(topic):
+        msg = f"{shorten(topic)} is no topic; write a-z, 0-9, and between them . _ -, up to 64"
+        raise ValueError(msg)
+    return topic
+
+
+def _job_key_id(key_id: str) -> str:
+    if not job.KEY_ID.fullmatch(key_id) or key_id in job.RESERVED_KEY_IDS:
+        msg = "is no key id; write a-z, 0-9, _ and -, at most 64, not local or anonymous"
+        raise ValueError(msg)
+    return key_id
+
+
+def _job_key(key: SecretStr) -> SecretStr:
+    least = job.SECRET_CHARACTERS
+    if len(key.get_secret_value()) < least:
+        msg = f"is shorter than {least} characters; make one: openssl rand -hex 32"
+        raise ValueError(msg)
+    return key
+
+
 class QueueSettings(Section):
     """How a consumer learns that a message is due."""
 
@@ -259,6 +283,102 @@ class QueueSettings(Section):
             msg = 'is no kind of queue; write "embedded"'
             raise ValueError(msg)
         return kind
+
+
+JobTopic = Annotated[str, AfterValidator(_job_topic)]
+JobKeyId = Annotated[str, AfterValidator(_job_key_id)]
+JobKey = Annotated[SecretStr, AfterValidator(_job_key)]
+
+
+class ForestMqIngestSettings(Section):
+    """Emails that services publish straight into ForestMQ (docs/forestmq-jobs.md)."""
+
+    allow_unsigned: bool = Field(
+        default=False,
+        description="Take jobs that nobody has signed: whoever reaches ForestMQ can then send.",
+    )
+    unsigned_from: Words = Field(
+        default=(),
+        description="The only From domains of unsigned jobs, which have no other rights.",
+    )
+    unsigned_per_minute: Whole = Field(
+        default=60,
+        ge=1,
+        le=100_000,
+        description="Unsigned jobs of one topic that become messages, in one process; up to "
+        "ten minutes' worth wait for their turn, more are rejected.",
+    )
+    max_age: Duration = Field(
+        default=timedelta(days=7),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=28),
+        description="Signed jobs older than this are rejected: a recorded one can't be played "
+        "again when its key has been forgotten (30 days).",
+    )
+    max_jobs: Whole = Field(
+        default=10_000,
+        ge=10,
+        le=1_000_000,
+        description="Most jobs in the inbox: beyond it the oldest rejected ones are removed, "
+        "unsigned ones first; while so many wait, nothing is taken from ForestMQ.",
+    )
+    retention: Duration = Field(
+        default=timedelta(days=30),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=30),
+        description="How long a rejected job stays in the inbox.",
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Allow plain http, which is all that ForestMQ speaks, to other hosts.",
+    )
+    keys: dict[JobKeyId, JobKey] = Field(
+        default_factory=dict,
+        description="Key id = secret of 32 characters or more; the key id is the service.",
+        examples=['shop_file = "/run/secrets/shop_job_key"'],
+    )
+    topics: dict[JobTopic, Text] = Field(
+        default_factory=dict,
+        description="Topic = URL of the ForestMQ whose jobs are taken; empty: none are.",
+        examples=['"email.job" = "http://127.0.0.1:8006"'],
+    )
+
+    @field_validator("unsigned_from")
+    @classmethod
+    def _are_domains(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
+        for domain in domains:
+            if "@" in domain or not re.fullmatch(r"[a-z0-9.-]{1,253}", domain.lower()):
+                msg = f"{shorten(domain)} is no domain in ASCII; write for example example.org"
+                raise ValueError(msg)
+        return tuple(domain.lower() for domain in domains)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.allow_unsigned and not self.unsigned_from:
+            msg = "allow_unsigned needs unsigned_from: the From domains that anybody may use"
+            raise ValueError(msg)
+        for topic, url in self.topics.items():
+            _check_forestmq_url(topic, url, allow_http=self.allow_http)
+        return self
+
+
+def _check_forestmq_url(topic: str, url: str, *, allow_http: bool) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        msg = f"topics.{topic} is no http(s) URL without a user; write http://127.0.0.1:8006"
+        raise ValueError(msg)
+    if parts.scheme == "http" and not (allow_http or _is_loopback(parts.hostname)):
+        msg = (
+            f"topics.{topic} is plain http to another host: jobs travel in clear; set "
+            "allow_http = true beside it if that network is yours alone"
+        )
+        raise ValueError(msg)
+
+
+class IngestSettings(Section):
+    """Other ways in than the API."""
+
+    forestmq: ForestMqIngestSettings = ForestMqIngestSettings()
 
 
 class LeaseSettings(Section):
@@ -447,6 +567,7 @@ class Settings(BaseSettings):
     )
     routing: RoutingSettings = RoutingSettings()
     queue: QueueSettings = QueueSettings()
+    ingest: IngestSettings = IngestSettings()
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()

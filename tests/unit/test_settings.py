@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.settings import Settings, load, locate, origins
 from emailerctl.settings.example import build_example, build_schema
 from emailerctl.settings.lines import find_lines
-from emailerctl.settings.loading import known_keys
+from emailerctl.settings.loading import known_keys, open_tables
 
 RELAY = '[providers.relay]\nkind = "smtp"\n'
 
@@ -228,7 +228,6 @@ def test_the_command_lines_own_variables_are_no_settings() -> None:
             '[queue.forestmq.topics]\n"email.send" = "x"',
             "[queue.forestmq]: not in this",
         ),
-        ("[ingest.forestmq]\nallow_unsigned = false", "2: [ingest]: not in this version"),
         ('[store]\nurl = "postgresql://h/d"', "PostgreSQL is not in this version"),
     ],
 )
@@ -591,27 +590,35 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
 
 
 def test_every_setting_says_what_it_is_for() -> None:
-    for section, key in known_keys():
-        model = getattr(Settings(), section)
+    for *path, key in known_keys() | open_tables():
+        model = Settings()
+        for name in path:
+            model = getattr(model, name)
         fields = {
             field.alias or name: field for name, field in type(model).model_fields.items()
         }
-        assert (fields[key].description or "").endswith("."), f"{section}.{key}"
+        assert (fields[key].description or "").endswith("."), f"{path}.{key}"
 
 
 def test_the_schema_knows_what_the_loader_knows() -> None:
     schema = json.loads(json.dumps(build_schema()))
+
+    def walk(table: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        inner = schema["$defs"][table["$ref"].rpartition("/")[2]] if "$ref" in table else {}
+        if not inner.get("properties"):
+            yield above
+        for key, below in inner.get("properties", {}).items():
+            yield from walk(below, (*above, key))
+
     keys = {
-        (section, key)
+        key
         for section, table in schema["properties"].items()
         if section != "providers"
-        for key in schema["$defs"][table["$ref"].rpartition("/")[2]]["properties"]
+        for key in walk(table, (section,))
     }
 
-    secrets = {
-        (section, f"{key}_file") for (section, key), secret in known_keys().items() if secret
-    }
-    assert keys == set(known_keys()) | secrets
+    secrets = {(*key[:-1], f"{key[-1]}_file") for key, secret in known_keys().items() if secret}
+    assert keys == set(known_keys()) | set(open_tables()) | secrets
     assert schema["additionalProperties"] is False
 
 
@@ -624,3 +631,69 @@ def test_the_import_is_not_paid_by_who_needs_no_settings() -> None:
 
     assert run.stdout.strip() == b"False"
     assert settings_module.__doc__
+
+
+# --- tables within tables, with the operator's own keys ---
+
+SECRET = "0123456789abcdef0123456789abcdef"
+INGEST = """
+[ingest.forestmq]
+allow_unsigned = true
+unsigned_from = ["Example.org"]
+[ingest.forestmq.keys]
+billing = "{secret}"
+shop_file = "shop.key"
+[ingest.forestmq.topics]
+"email.job" = "http://127.0.0.1:8006"
+"""
+
+
+def test_a_table_with_the_operators_own_keys() -> None:
+    write(f"{SECRET}shop\n", "shop.key")
+    file = write(INGEST.format(secret=SECRET))
+    key = "ffffffffffffffffffffffffffffffff"
+
+    settings = load(file, environ={"EMAILER_INGEST__FORESTMQ__KEYS__NEWS": key})
+
+    forestmq = settings.ingest.forestmq
+    assert forestmq.unsigned_from == ("example.org",)
+    assert forestmq.topics == {"email.job": "http://127.0.0.1:8006"}
+    assert {name: k.get_secret_value() for name, k in forestmq.keys.items()} == {
+        "billing": SECRET,
+        "shop": f"{SECRET}shop",
+        "news": key,
+    }
+    shown = {one.key: one for one in origins(settings)}
+    assert shown["ingest.forestmq.keys.billing"].value == "********"
+    assert shown["ingest.forestmq.keys.news"].origin == "EMAILER_INGEST__FORESTMQ__KEYS__NEWS"
+    assert shown["ingest.forestmq.topics.email.job"].origin == "emailer.toml:9"
+    assert SECRET not in str(list(shown.values())) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("allow_unsigned = true", "allow_unsigned needs unsigned_from"),
+        ('unsigned_from = ["a@example.org"]', 'is no domain in ASCII; write for example'),
+        ('keys.shop = "short"', "is shorter than 32 characters; make one: openssl rand"),
+        (f'keys.local = "{SECRET}"', "is no key id"),
+        (f'keys."Shop!" = "{SECRET}"', "is no key id"),
+        ('keys.shop_file = "absent"', "can't read absent"),
+        ('topics."Email Job" = "http://127.0.0.1:1"', '"Email Job" is no topic'),
+        ('topics.job = "ftp://h"', "topics.job is no http(s) URL"),
+        ('topics.job = "http://queue:8005"', "is plain http to another host"),
+        ('allow_unsinged = true', "did you mean ingest.forestmq.allow_unsigned?"),
+        ('max_age = "29d"', "should be less than or equal to 28 days"),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_of_a_table_within_a_table(text: str, said: str) -> None:
+    (line,) = refused(f"[ingest.forestmq]\n{text}")
+
+    assert line.startswith("emailer.toml:")
+    assert said in line
+    assert SECRET not in line
+
+
+def test_a_table_within_a_table_is_no_value() -> None:
+    assert "this is a table: [ingest.forestmq]" in refused("[ingest]\nforestmq = 1")[0]
+    assert "did you mean" in refused("[ingest.forestmw]\nallow_unsigned = true")[0]
