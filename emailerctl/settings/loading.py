@@ -29,7 +29,7 @@ from emailerctl.settings.sources import (
 )
 
 # What the contract names and this version lacks; never ignored.
-_NOT_YET: tuple[KeyPath, ...] = (("queue", "forestmq"), ("queue", "nats"))
+_NOT_YET: tuple[KeyPath, ...] = (("queue", "nats"),)
 
 # Next hops that need no table: where the messages of test tokens go.
 _BUILT_IN = frozenset({"sandbox"})
