@@ -1,5 +1,6 @@
 """The shape of a next hop: what it is given, what it must ask, what it answers."""
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -60,11 +61,37 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that `providers check` looked at."""
+    """One thing that `providers check` looked at.
+
+    Attributes:
+        cure: what to do where it is bad; empty: what its name commonly asks for.
+    """
 
     name: str
     is_good: bool
     detail: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What a next hop would be asked, to be read by people; nothing was asked.
+
+    Attributes:
+        target: where it would go: `POST https://…`, `smtp.example.org:587`.
+        head: header fields, or the envelope's commands, one a line; secrets masked.
+        body: bounded, what is long in it cut.
+        size_bytes: of the whole body.
+        refusal: why nothing would be asked; then all else is empty.
+        traps: what this next hop does to such a message.
+    """
+
+    target: str = ""
+    head: tuple[str, ...] = ()
+    body: str = ""
+    size_bytes: int = 0
+    refusal: str = ""
+    traps: tuple[str, ...] = ()
 
 
 class MarkRefused(Exception):
@@ -88,12 +115,25 @@ class Provider(Protocol):
         """
         ...
 
+    def plan(self, outgoing: Outgoing) -> Planned:
+        """Say what an attempt would ask, without asking."""
+        ...
+
     async def check(self) -> list[CheckResult]:
         """Talk to the next hop without sending, and say what works."""
         ...
 
     async def close(self) -> None:
         """Close what is open."""
+        ...
+
+
+@runtime_checkable
+class SpeaksTls(Protocol):
+    """A next hop whose `check` leaves TLS to be looked at apart."""
+
+    async def check_tls(self) -> CheckResult | None:
+        """Shake hands, on a connection that is used for nothing else; None: there is none."""
         ...
 
 
@@ -124,12 +164,16 @@ class Abilities:
         recipients: of one message, at most.
         size_bytes: of the finished message, at most.
         denied_suffixes: of attached files' names, lower case, without the dot.
+        allowed_suffixes: likewise, where all others are refused.
         has_inline: parts of the HTML (multipart/related) stay that.
         tags: how many travel along; further ones stay with us.
         tag_octets: a longer tag stays with us.
         metadata: how many pairs travel along, our own two not counted.
+        has_plain_labels: tags and metadata consist of ASCII letters, digits, _ and -; any other
+            one stays with us.
         reply_to: addresses in Reply-To, at most.
         denied_headers: header fields of the caller that it refuses or overwrites, lower case.
+        has_utf8_headers: encodes what is not ASCII in header fields of the caller.
         has_raw: takes our bytes as they are; else it writes the message from its parts, with a
             Message-ID, Date and boundaries of its own.
         has_envelope: recipients are named apart from the header.  Without it To and Cc name
@@ -138,24 +182,29 @@ class Abilities:
         has_smtputf8: takes addresses outside ASCII.
         look_up_lag_ms: a "no" of `look_up` counts only so long after the attempt; None: it has
             no look-up.
+        traps: what it does to every message that a sender may not expect: sentences.
     """
 
     recipients: int | None = None
     size_bytes: int | None = None
     denied_suffixes: frozenset[str] = frozenset()
+    allowed_suffixes: frozenset[str] | None = None
     has_inline: bool = True
     tags: int = 0
     tag_octets: int = 255
     metadata: int = 0
     metadata_name_octets: int = 255
     metadata_value_octets: int = 2000
+    has_plain_labels: bool = False
     reply_to: int | None = None
     denied_headers: frozenset[str] = frozenset()
+    has_utf8_headers: bool = True
     has_raw: bool = False
     has_envelope: bool = False
     has_smtputf8: bool = False
     idempotency: Idempotency | None = None
     look_up_lag_ms: int | None = None
+    traps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +214,7 @@ class Traits:
     Attributes:
         files: names of the attached files.
         headers: names of the header fields that the caller set.
+        utf8_headers: those of them whose value is not ASCII.
     """
 
     recipients: int
@@ -172,6 +222,7 @@ class Traits:
     files: tuple[str, ...] = ()
     has_inline: bool = False
     headers: tuple[str, ...] = ()
+    utf8_headers: tuple[str, ...] = ()
     reply_to: int = 0
     needs_smtputf8: bool = False
     tags: tuple[str, ...] = ()
@@ -192,9 +243,14 @@ def find_faults(abilities: Abilities, traits: Traits) -> list[str]:
     if most is not None and traits.size_bytes > most:
         faults.append(f"{traits.size_bytes} bytes; it takes at most {most}")
     for name in traits.files:
-        suffix = name.rpartition(".")[2].lower()
-        if "." in name and suffix in abilities.denied_suffixes:
-            faults.append(f"it takes no .{suffix} file")
+        suffix = name.rpartition(".")[2].lower() if "." in name else ""
+        allowed = abilities.allowed_suffixes
+        if suffix in abilities.denied_suffixes or (
+            allowed is not None and suffix not in allowed
+        ):
+            faults.append(
+                f"it takes no {f'.{suffix} file' if suffix else 'file without suffix'}"
+            )
     if traits.has_inline and not abilities.has_inline:
         faults.append("it has no inline images")
     most = abilities.reply_to
@@ -205,6 +261,8 @@ def find_faults(abilities: Abilities, traits: Traits) -> list[str]:
         for name in traits.headers
         if name.lower() in abilities.denied_headers
     ]
+    if not abilities.has_utf8_headers:
+        faults += [f"it garbles the header {n}: not ASCII" for n in traits.utf8_headers]
     if traits.needs_smtputf8 and not abilities.has_smtputf8:
         faults.append("it takes no address outside ASCII before the @")
     return faults
@@ -225,7 +283,7 @@ def find_losses(abilities: Abilities, traits: Traits) -> list[str]:
 
 def select_tags(abilities: Abilities, tags: Collection[str]) -> list[str]:
     """Return the tags that the next hop carries."""
-    fitting = [tag for tag in tags if len(tag.encode()) <= abilities.tag_octets]
+    fitting = [tag for tag in tags if _fits(abilities, tag, abilities.tag_octets)]
     return fitting[: abilities.tags]
 
 
@@ -234,17 +292,29 @@ def select_metadata(abilities: Abilities, metadata: Mapping[str, str]) -> dict[s
     fitting = [
         (name, value)
         for name, value in metadata.items()
-        if len(name.encode()) <= abilities.metadata_name_octets
-        and len(value.encode()) <= abilities.metadata_value_octets
-        and name not in (OUR_ID, OUR_ATTEMPT)
+        if _fits(abilities, name, abilities.metadata_name_octets)
+        and _fits(abilities, value, abilities.metadata_value_octets)
+        and name not in OURS
     ]
     return dict(fitting[: abilities.metadata])
 
+
+def _fits(abilities: Abilities, label: str, octets: int) -> bool:
+    is_spelt = not abilities.has_plain_labels or bool(_PLAIN.fullmatch(label))
+    return is_spelt and len(label.encode()) <= octets
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 # Our id travels along under these names, so that a report can answer an attempt whose reply
 # never came.
 OUR_ID = "emailer_id"
 OUR_ATTEMPT = "emailer_attempt"
+# The number of the only recipient, at a provider whose reports don't name whom they are about.
+OUR_RECIPIENT = "emailer_recipient"
+# The tag, at a provider that has names and values alone.
+OUR_TAG = "emailer_tag"
+OURS = frozenset({OUR_ID, OUR_ATTEMPT, OUR_RECIPIENT, OUR_TAG})
 
 
 # What it says when it is asked
@@ -328,7 +398,9 @@ class Report:
 
     Attributes:
         event_id: the same whenever the same thing is told again.
+        recipient: the address; empty: the message's only one.
         public_id: our message, where our id came along; else empty.
+        n: the recipient's number, where that came along.
         is_hard: for `bounced`: later mail to that address is pointless.
         reply: the receiving server's or the provider's words, bounded.
         raw: as it came.
@@ -339,6 +411,7 @@ class Report:
     recipient: str = ""
     at_ms: int = 0
     public_id: str = ""
+    n: int | None = None
     attempt: int | None = None
     provider_message_id: str = ""
     reject_reason: RejectReason | None = None
@@ -378,5 +451,40 @@ class Reports(Protocol):
 
         Raises:
             Malformed: it is not what the provider documents.
+        """
+        ...
+
+
+@runtime_checkable
+class HasSecretPath(Protocol):
+    """Reports that come to `/v1/reports/{provider}/{path_secret}`, where a secret is set.
+
+    Who calls `verify` has compared it: another path is refused before.
+    """
+
+    path_secret: str
+
+
+@runtime_checkable
+class AsksBack(Protocol):
+    """Reports that can't be read without asking their provider (Amazon SNS)."""
+
+    async def prepare(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Fetch what `verify` needs (a certificate): nothing in *body* is trusted yet.
+
+        Raises:
+            NotVerified: it points elsewhere than to the provider.
+            Unavailable: the provider can't be reached now; it will repeat its call.
+        """
+        ...
+
+    async def confirm(self, body: bytes) -> bool:
+        """Answer a verified call that is a question (confirm a subscription).
+
+        Returns:
+            True where it was one: then it has no reports.
+
+        Raises:
+            Unavailable: the provider can't be reached now; it will repeat its call.
         """
         ...
