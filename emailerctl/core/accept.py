@@ -41,6 +41,7 @@ from emailerctl.models.message import (
     RecipientKind,
 )
 from emailerctl.providers.base import Abilities, Traits, find_faults, find_losses
+from emailerctl.queues.base import Announcer
 from emailerctl.store.base import IdTaken, Store
 
 _SOON_MS = 3_600_000  # an expiry within the hour leaves an operator little time
@@ -104,6 +105,7 @@ class Acceptance:
             outcomes can still be written.
         backlog: how many pieces of work wait for a commit.
         unsubscribing: what makes links; None: nothing does.
+        announcer: tells the broker after the commit, at nobody's expense (F-BR-04).
     """
 
     def __init__(
@@ -116,6 +118,7 @@ class Acceptance:
         is_storage_low: Callable[[], bool],
         backlog: Callable[[], int],
         unsubscribing: Unsubscribing | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         """Take what acceptance needs."""
         self._store = store
@@ -125,6 +128,7 @@ class Acceptance:
         self._is_storage_low = is_storage_low
         self._backlog = backlog
         self._unsubscribing = unsubscribing
+        self._announcer = announcer
 
     async def accept(
         self, fields: Mapping[str, object], *, caller: Caller, key: str | None = None
@@ -163,6 +167,8 @@ class Acceptance:
                 ) from error
             if receipt.is_replay:
                 return self._recognise(receipt, known)
+            if self._announcer and message.waiting_for is WaitingFor.READY:
+                self._announcer.put([message.message_id], priority=message.priority)
             warnings = (*self._warn(message, receipt, prepared.chain), *prepared.notices)
             return receipt._replace(warnings=warnings) if warnings else receipt
 
@@ -291,6 +297,7 @@ class Acceptance:
             key_hash=key.hash,
             fingerprint=key.fingerprint,
             recipient_rate=caller.limits.recipient_rate,
+            is_announced=self._announcer is not None,
         )
 
     async def _load_link_key(self, submission: Submission) -> bytes | None:

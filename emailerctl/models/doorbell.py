@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, parse_public, to_public
@@ -52,6 +52,14 @@ def read_doorbell(message: object, topics: Sequence[str]) -> Doorbell | Stranger
     if message_id is None or to_public(MESSAGE, message_id) != written:
         return Stranger(topic, "no message id", is_ours=True)
     return Doorbell(topic, message_id)
+
+
+class Silent(NamedTuple):
+    """A due message that no doorbell announces, or whose doorbell must be lost."""
+
+    message_id: int
+    due_ms: int
+    is_lost: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -116,15 +116,15 @@ NEXT_DUE = """
 
 # What is known of messages whose doorbells came.
 AMONG = """
-    SELECT message_id, next_hop, rung_at,
+    SELECT message_id, next_hop,
            lease_token IS NULL AND is_alone = 0 AND due_at <= :now AS is_due
       FROM work WHERE message_id IN (SELECT value FROM json_each(:ids))
 """
 
 EXISTING = "SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(:ids))"
 
-# A doorbell counts if it was rung after its message fell due, and may still be on its way: the
-# broker has not handed out one that was rung later.  One from the future: the clock jumped back.
+# A doorbell counts if it was rung after its message fell due and may still be on its way: the
+# broker has not handed out one that was rung later.  From the future: the clock jumped back.
 _NEEDS_RINGING = """(rung_at IS NULL OR rung_at < due_at OR rung_at <= :lost_before
                      OR rung_at > :now + 1000)"""
 
