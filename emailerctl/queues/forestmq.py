@@ -162,7 +162,7 @@ class ForestMqQueue:
         self._limit = limit
         give_up_ms = self._clock.boot_ms() + to_ms(wait)
         self._notice_fallback()
-        if self._is_fresh or self._is_barred or self._is_falling_back:
+        if self._is_barred or self._is_falling_back:
             tickets = await self._look(limit)
             if tickets:
                 return tickets
@@ -244,8 +244,9 @@ class ForestMqQueue:
             if self._is_fresh:
                 first_ms = boot_ms if first_ms is None else first_ms
                 until_ms = first_ms + _GATHER_MS
-                is_all = all(source.is_quiet for source in self._sources.values())
-                if is_all or sum(map(len, self._bells.values())) >= limit:
+                # Not while another topic may still come from behind one that is full.
+                is_full = all(len(bells) >= limit for bells in self._bells.values())
+                if is_full or all(source.is_quiet for source in self._sources.values()):
                     return
             if boot_ms >= until_ms:
                 return
