@@ -445,14 +445,12 @@ class ForestMqQueue:
             priorities, lost_before_ms=lost_before_ms, limit=_SWEEP_AT_ONCE
         )
         bells = self._bells[topic]
-        late = [
-            one.message_id
-            for one in silent
-            if now_ms - one.due_ms >= _LATE_MS and one.message_id not in bells
-        ]
-        for message_id in late[: max(self._limit - len(bells), 0)]:
+        silent = [one for one in silent if one.message_id not in bells]
+        late = [one for one in silent if now_ms - one.due_ms >= _LATE_MS]
+        for one in late[: max(self._limit - len(bells), 0)]:
             self._counts.direct += 1
-            self._add(topic, message_id)
+            self._counts.lost += one.is_lost
+            self._add(topic, one.message_id)
         to_ring = {one.message_id: one.is_lost for one in silent if one.message_id not in bells}
         if to_ring:
             noted = await self._ledger.note_rung(
