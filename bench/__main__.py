@@ -12,13 +12,22 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import acceptance, ageing, delivery, footprint, machine, report, singles
+from bench import acceptance, ageing, delivery, doorbells, footprint, machine, report, singles
 from bench.figures import Row
 from bench.processes import ROOT, BenchError
 from bench.sizes import DEFAULT, FULL, QUICK, Sizes
 from bench.syncs import compile_library
 
-_PARTS = ("acceptance", "ageing", "delivery", "through", "singles", "memory", "start")
+_PARTS = (
+    "acceptance",
+    "ageing",
+    "delivery",
+    "through",
+    "doorbells",
+    "singles",
+    "memory",
+    "start",
+)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -50,6 +59,7 @@ def measure(
         "ageing": lambda: ageing.compare(folder, cache, sizes, say),
         "delivery": lambda: delivery.compare(folder, sizes),
         "through": lambda: delivery.follow_through(folder, sizes),
+        "doorbells": lambda: doorbells.compare(folder, sizes),
         "singles": lambda: singles.measure(folder, sizes),
         "memory": lambda: footprint.measure_memory(folder, sizes),
         "start": lambda: footprint.measure_start(sizes),

@@ -2,11 +2,15 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from typer import Context, Option, Typer
+from typer import Argument, Context, Option, Typer
 
 from emailerctl.cli import messages, options, output, session
 from emailerctl.core import shapes
+from emailerctl.core.brokers import BrokerView, build_view
+from emailerctl.errors import NotFound
 from emailerctl.models.clock import to_text
+from emailerctl.models.doorbell import FOREIGN, ForeignMessage
+from emailerctl.models.ids import parse_public, to_public
 from emailerctl.models.lifecycle import State, WaitingFor
 from emailerctl.models.message import MessageView
 from emailerctl.models.page import MessageFilter, Page
@@ -15,7 +19,7 @@ from emailerctl.store.base import Pause, QueueStats
 if TYPE_CHECKING:
     from emailerctl.wiring import App
 
-app = Typer(help="The queue: list, stats, pause, resume.")
+app = Typer(help="The queue: list, stats, pause, resume; foreign messages.")
 
 MEANINGS = (
     ("ready", "due now"),
@@ -61,12 +65,13 @@ def stats(ctx: Context) -> None:
     Example: emailerctl queue stats -o json
     """
 
-    async def work(opened: "App") -> tuple[QueueStats, int]:
+    async def work(opened: "App") -> tuple[QueueStats, BrokerView | None, int]:
         now_ms = opened.clock.now_ms()
-        return await opened.store.queue_stats(now_ms=now_ms), now_ms
+        broker = await _load_broker(opened, now_ms)
+        return await opened.store.queue_stats(now_ms=now_ms), broker, now_ms
 
-    found, now_ms = session.run(ctx, work)
-    shape = shapes.stats_shape(found)
+    found, broker, now_ms = session.run(ctx, work)
+    shape = {**shapes.stats_shape(found), "broker": broker.shape() if broker else None}
     if output.form() is not output.Form.TABLE:
         output.result("", shape)
         return
@@ -79,6 +84,104 @@ def stats(ctx: Context) -> None:
         output.note(f"the oldest was due {output.ago(found.oldest_due_ms, now_ms)}")
     if found.pause:
         output.note(describe_pause(found.pause))
+    if broker:
+        _write_broker(broker)
+
+
+async def _load_broker(opened: "App", now_ms: int) -> BrokerView | None:
+    from emailerctl.wiring import check_brokers
+
+    if opened.settings.queue.kind == "embedded":
+        return None
+    return build_view(
+        opened.settings.queue.kind,
+        await check_brokers(opened.settings),
+        await opened.store.list_queue_reports(),
+        await opened.store.count_foreign(),
+        now_ms=now_ms,
+    )
+
+
+def _write_broker(broker: BrokerView) -> None:
+    output.table(
+        "ForestMQ",
+        ("url", "topics", "health", "queued"),
+        [
+            [
+                source.url,
+                ", ".join(source.topics),
+                source.detail or "ok",
+                "" if source.length is None else source.length,
+            ]
+            for source in broker.sources
+        ],
+    )
+    counts = broker.counts
+    output.note(
+        f"in a day: {counts.rung} doorbells rung, {counts.taken} taken out, {counts.lost} "
+        f"lost; {counts.direct} messages taken without one; foreign ones kept: {broker.foreign}"
+    )
+    if not broker.alive:
+        output.warn("no consumer and no API has reported lately")
+    if broker.is_falling_back:
+        output.warn("fallback: consumers ask the store, since ForestMQ is of no use")
+
+
+@app.command()
+def foreign(
+    ctx: Context, limit: options.Limit = options.LIMIT, cursor: options.Cursor = None
+) -> None:
+    """List what came out of ForestMQ and is not for us: it is taken out, so it is kept here.
+
+    Example: emailerctl queue foreign -o jsonl
+    """
+
+    async def work(opened: "App") -> Page[ForeignMessage]:
+        return await opened.store.list_foreign(cursor=cursor, limit=limit)
+
+    page = session.run(ctx, work)
+    output.listing(
+        "Foreign messages",
+        ("id", "since", "topic", "why", "url", "body"),
+        page.data,
+        shape=ForeignMessage.shape,
+        row=lambda one: [
+            to_public(FOREIGN, one.foreign_id),
+            output.Moment(one.at_ms),
+            one.topic,
+            one.reason,
+            one.url,
+            one.body,
+        ],
+        next_cursor=page.next_cursor,
+    )
+
+
+@app.command()
+def discard(
+    ctx: Context,
+    ids: Annotated[
+        list[str], Argument(metavar="ID…", help="Foreign messages; - reads them from input.")
+    ],
+) -> None:
+    """Remove foreign messages for good.
+
+    Example: emailerctl queue foreign -o id | emailerctl queue discard - --yes
+    """
+    words = list(session.read_ids(ids))
+    numbers = [parse_public(FOREIGN, word) for word in words]
+    strange = [word for word, number in zip(words, numbers, strict=True) if number is None]
+    if strange:
+        raise NotFound(f"{strange[0]} is no foreign message; see: emailerctl queue foreign")
+    output.ask(f"Remove {len(words)} foreign messages for good?")
+
+    async def work(opened: "App") -> int:
+        return await opened.store.end_foreign([one for one in numbers if one is not None])
+
+    count = session.run(ctx, work)
+    if not count:
+        raise NotFound("there is no such foreign message")
+    output.result(f"removed {count}", {"removed": count})
 
 
 @app.command()

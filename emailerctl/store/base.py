@@ -522,6 +522,10 @@ class Store(Protocol):
         """Return foreign messages, newest first."""
         ...
 
+    async def count_foreign(self) -> int:
+        """Return how many foreign messages are kept."""
+        ...
+
     async def end_foreign(self, foreign_ids: Collection[int]) -> int:
         """Remove foreign messages; return how many there were."""
         ...

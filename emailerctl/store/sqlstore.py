@@ -147,6 +147,11 @@ class SqlStore:
         """Return foreign messages, newest first."""
         return await self.driver.read(lambda tx: doorbells.list_foreign(tx, cursor, limit))
 
+    async def count_foreign(self) -> int:
+        """Return how many foreign messages are kept."""
+        row = await self.driver.read(lambda tx: tx.one(sql.FOREIGN_COUNT))
+        return cast("int", row[0]) if row else 0
+
     async def end_foreign(self, foreign_ids: Collection[int]) -> int:
         """Remove foreign messages; return how many there were."""
         params = {"ids": to_json(list(foreign_ids)) or "[]"}
