@@ -136,10 +136,11 @@ def foreign(
     Example: emailerctl queue foreign -o jsonl
     """
 
-    async def work(opened: "App") -> Page[ForeignMessage]:
-        return await opened.store.list_foreign(cursor=cursor, limit=limit)
+    async def work(opened: "App") -> tuple[Page[ForeignMessage], int]:
+        page = await opened.store.list_foreign(cursor=cursor, limit=limit)
+        return page, opened.clock.now_ms()
 
-    page = session.run(ctx, work)
+    page, now_ms = session.run(ctx, work)
     output.listing(
         "Foreign messages",
         ("id", "since", "topic", "why", "url", "body"),
@@ -147,7 +148,7 @@ def foreign(
         shape=ForeignMessage.shape,
         row=lambda one: [
             to_public(FOREIGN, one.foreign_id),
-            output.Moment(one.at_ms),
+            output.Moment(one.at_ms, now_ms),
             one.topic,
             one.reason,
             one.url,

@@ -149,7 +149,7 @@ def report_queue(tx: Tx, report: QueueReport, now_ms: int, kept_ms: int) -> None
         ),
     }
     tx.run(sql.REPORT_QUEUE, params)
-    tx.run(sql.OLD_REPORTS, {"before": now_ms - kept_ms})
+    tx.run(sql.OLD_QUEUE_REPORTS, {"before": now_ms - kept_ms})
 
 
 def list_queue_reports(tx: Tx) -> list[tuple[int, QueueReport]]:

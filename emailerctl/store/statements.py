@@ -170,7 +170,7 @@ REPORT_QUEUE = """
 
 QUEUE_REPORTS = "SELECT reporter, at, report FROM queue_reports ORDER BY reporter"
 
-OLD_REPORTS = "DELETE FROM queue_reports WHERE at < :before"
+OLD_QUEUE_REPORTS = "DELETE FROM queue_reports WHERE at < :before"
 
 SUSPECTS = """
     SELECT message_id FROM work
