@@ -11,13 +11,14 @@ from random import Random, SystemRandom
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.bounces import Bounces
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
-from emailerctl.core.hop_view import HopFacts
+from emailerctl.core.hop_view import HopFacts, HopView
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
-from emailerctl.core.route import SANDBOX, Routing
+from emailerctl.core.route import SANDBOX, Routing, Rule
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
@@ -25,6 +26,8 @@ from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.doorbell import SourceStatus
 from emailerctl.models.event import Event
+from emailerctl.models.message import Priority
+from emailerctl.models.verp import Signer
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities, CheckResult, Reports
 from emailerctl.providers.hop_settings import HopSettings
@@ -38,13 +41,13 @@ from emailerctl.queues.forestmq_publisher import Publisher, Topics
 from emailerctl.settings import Settings, locate
 from emailerctl.settings.model import ForestMqQueueSettings
 from emailerctl.store import schema, sqlite
-from emailerctl.store.base import NextHop
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
 Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
 _SALT = "settings_salt"
+_VERP_KEY = "verp_key"
 _FENCED_AT_ONCE = 200
 _RING_S = 2.0  # how long a ForestMQ may take to answer what is no take
 
@@ -111,16 +114,28 @@ class App:
             )
         return hops
 
-    async def check_hop(self, standing: NextHop, *, within_s: float) -> list[CheckResult]:
+    async def load_signer(self) -> Signer:
+        """Return what signs return paths, with the key that this store has once got."""
+        key = await self.store.find_note(_VERP_KEY)
+        if key is None:
+            key = await self.store.keep_note(_VERP_KEY, f"{self.rng.getrandbits(256):064x}")
+        return Signer(bytes.fromhex(key))
+
+    async def load_bounces(self, signer: Signer | None = None) -> Bounces:
+        """Return what takes mail that comes back."""
+        return Bounces(self.store, self.reporting, signer or await self.load_signer())
+
+    async def check_hop(self, view: HopView, *, within_s: float) -> list[CheckResult]:
         """Talk to one next hop without sending, and say what works."""
-        name = standing.name
+        name = view.hop.name
         kind, settings = self.tables[name]
         built = kind.build(name, settings, self.settings.consumer.concurrency, self.clock)
         try:
             return await check_hop(
                 built.provider,
                 kind.abilities,
-                standing=standing,
+                standing=view.hop,
+                breaker=view.breaker,
                 has_reports=kind.reports is not None,
                 within_s=within_s,
             )
@@ -198,7 +213,7 @@ async def open_app(
         on_fatal=on_fatal,
     )
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
-    routing = Routing(tuple(settings.routing.default), frozenset(tables))
+    routing = _build_routing(settings, frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
     announcer = _build_announcer(settings, clock, chance) if announces else None
     unsubscribing = Unsubscribing(
@@ -393,6 +408,26 @@ async def fence_store(settings: Settings, path: Path, *, data: Mapping[str, obje
 def describe_library() -> tuple[str, bool]:
     """Return the SQLite version in use, and whether it is free of the WAL-reset bug."""
     return ".".join(map(str, sqlite.library_version())), sqlite.is_library_safe()
+
+
+def _build_routing(settings: Settings, names: frozenset[str]) -> Routing:
+    rules = [
+        Rule(
+            number=number,
+            name=rule.name,
+            chain=rule.chain,
+            tags=frozenset(rule.tag or ()),
+            templates=frozenset(rule.template or ()),
+            from_domains=frozenset(rule.from_domain or ()),
+            recipient_domains=frozenset(rule.recipient_domain or ()),
+            priorities=frozenset(Priority[name.upper()] for name in rule.priority or ()),
+            tokens=frozenset(rule.token or ()),
+            services=frozenset(rule.service or ()),
+            percent=100 if rule.percent is None else rule.percent,
+        )
+        for number, rule in enumerate(settings.routing.rules, 1)
+    ]
+    return Routing(tuple(settings.routing.default), names, tuple(rules))
 
 
 def _build_policy(settings: Settings) -> RetryPolicy:

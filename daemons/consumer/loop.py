@@ -329,10 +329,11 @@ class Loop:
         try:
             await self._delivery.renew()
             waits = [self._delivery.find_wait_ms(claim) for claim in lane.waiting]
+            await asyncio.sleep(min(waits, default=0) / 1000)
         except Unavailable:
-            waits = [round(_SHED_EVERY_S * 1000)]
-        await asyncio.sleep(min(waits, default=0) / 1000)
-        lane.later = None
+            await asyncio.sleep(_SHED_EVERY_S)
+        finally:
+            lane.later = None
         for _ in range(min(len(lane.waiting), lane.at_once - lane.running)):
             self._man(lane)
 

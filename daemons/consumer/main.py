@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
+from daemons.consumer.mailbox import Mailbox
 from daemons.queue_reporting import REPORT_EVERY_S, QueueReporting
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import Watch, build_sweep, find_alerter, recall_clock
@@ -18,6 +19,7 @@ from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_ms, to_text
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
+from emailerctl.models.verp import Signer
 from emailerctl.queues.bell import Listener
 from emailerctl.settings import Settings
 from emailerctl.store.base import Breaker, BreakerState
@@ -105,6 +107,8 @@ async def consume(
     )
     for name in await standing.reopen_changed():
         log.log("next_hop.reopened", "warning", provider=name)
+    signer = await app.load_signer()
+    mailbox = await _build_mailbox(app, signer, consumer_id)
     is_lost = threading.Event()
     lease = Lease(
         app.store,
@@ -118,7 +122,7 @@ async def consume(
     forget_dead(app.folders.wake, app.folders.locks, now_s=app.clock.now_ms() / 1000)
     sweep = build_sweep(app, hops, clock_watch, own_id=consumer_id)
     listener = Listener(app.folders.wake, to_public(CONSUMER, consumer_id))
-    loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener)
+    loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener, signer)
     await sweep.void_leases()
     await sweep.fire_timers(adopts=True)
 
@@ -142,7 +146,9 @@ async def consume(
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
     ready()
-    background = asyncio.create_task(watch.run())
+    background = [asyncio.create_task(watch.run())]
+    if mailbox is not None:
+        background.append(asyncio.create_task(mailbox.run()))
     running = asyncio.create_task(loop.run(queue))
     try:
         await asyncio.wait(
@@ -153,8 +159,9 @@ async def consume(
         await loop.stop(within=settings.consumer.shutdown)
         await running
     finally:
-        background.cancel()
-        await asyncio.gather(background, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await queue.close()
         for hop in hops.values():
             await hop.provider.close()
@@ -165,6 +172,15 @@ async def consume(
     return _LOST_EXIT if is_lost.is_set() else 0
 
 
+async def _build_mailbox(app: App, signer: Signer, holder: int) -> Mailbox | None:
+    """Return what reads the bounce mailbox; None where the settings name none."""
+    settings = app.settings.bounces.imap
+    if not settings.host:
+        return None
+    bounces = await app.load_bounces(signer)
+    return Mailbox(settings, bounces, app.store, holder=holder, clock=app.clock, rng=app.chance)
+
+
 def _build_loop(
     app: App,
     hops: Mapping[str, Hop],
@@ -173,6 +189,7 @@ def _build_loop(
     clock_watch: ClockWatch,
     lease: Lease,
     listener: Listener,
+    signer: Signer,
 ) -> Loop:
     def on_change(in_flight: int) -> None:
         lease.in_flight = in_flight
@@ -190,6 +207,7 @@ def _build_loop(
         may_expire=clock_watch.may_expire,
         on_alarm=_log_alarm,
         on_unwritten=lambda error: loop.keep_outcome(error),
+        signer=signer,
     )
     loop = Loop(
         app.store,

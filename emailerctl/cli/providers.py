@@ -103,7 +103,7 @@ def check(
     """
 
     async def work(opened: "App") -> list[CheckResult]:
-        known = {view.hop.name: view.hop for view in await find_hops(opened)}
+        known = {view.hop.name: view for view in await find_hops(opened)}
         if name not in opened.tables:
             raise _build_not_found(name, opened.tables)
         return await opened.check_hop(known[name], within_s=(timeout_ms or _CHECK_MS) / 1000)

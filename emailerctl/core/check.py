@@ -5,11 +5,9 @@ The adapter talks to it (`Provider.check`); what holds for all of them is added 
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
 
-from emailerctl.models.clock import duration_to_text
 from emailerctl.providers.base import Abilities, CheckResult, Provider, SpeaksTls
-from emailerctl.store.base import HopState, NextHop
+from emailerctl.store.base import Breaker, BreakerState, HopState, NextHop
 
 # What commonly cures what is bad, by the name of what was looked at.
 CURES = {
@@ -29,6 +27,7 @@ async def check_hop(
     abilities: Abilities | None,
     *,
     standing: NextHop,
+    breaker: Breaker,
     has_reports: bool,
     within_s: float,
 ) -> list[CheckResult]:
@@ -54,7 +53,7 @@ async def check_hop(
     told = f"to POST /v1/reports/{provider.name}, once its secret is set"
     reports = told if has_reports else "none: nothing is heard after the hand-over"
     results.append(CheckResult("reports", is_good=True, detail=reports))
-    results.append(_read_standing(standing))
+    results += [_read_standing(standing), _read_breaker(breaker)]
     return [_add_cure(result) for result in results]
 
 
@@ -73,21 +72,9 @@ def describe(abilities: Abilities) -> str:
 
 
 def describe_doubt(abilities: Abilities | None) -> str:
-    """Say how an attempt without an answer ends."""
-    ways = []
-    if abilities is not None and abilities.idempotency is not None:
-        window = _say(abilities.idempotency.window_ms)
-        ways.append(f"can be repeated with its key for {window}")
-    if abilities is not None and abilities.look_up_lag_ms is not None:
-        lag = _say(abilities.look_up_lag_ms)
-        ways.append(f'can be looked up, where a "no" counts after {lag}')
-    if not ways:
-        return "an attempt without an answer waits for an operator, or for the policy resend"
-    return f"an attempt without an answer {' and '.join(ways)}"
-
-
-def _say(duration_ms: int) -> str:
-    return duration_to_text(timedelta(milliseconds=duration_ms))
+    """Say how an attempt without an answer ends: over HTTP all kinds report, SMTP does not."""
+    waits_for = "a report, an operator" if abilities else "an operator"
+    return f"an attempt without an answer waits for {waits_for}, or for the policy resend"
 
 
 def _read_standing(hop: NextHop) -> CheckResult:
@@ -96,6 +83,16 @@ def _read_standing(hop: NextHop) -> CheckResult:
     detail = f"{hop.state}: {hop.reason}" if hop.reason else str(hop.state)
     cure = f"when the rest is good: emailerctl providers enable {hop.name}"
     return CheckResult("standing", is_good=False, detail=detail, cure=cure)
+
+
+def _read_breaker(breaker: Breaker) -> CheckResult:
+    if breaker.state is BreakerState.CLOSED:
+        return CheckResult("breaker", is_good=True, detail="closed")
+    detail = f"{breaker.state}: {breaker.reason}" if breaker.reason else str(breaker.state)
+    cure = (
+        f"it closes after probes that work; at once: emailerctl providers enable {breaker.name}"
+    )
+    return CheckResult("breaker", is_good=False, detail=detail, cure=cure)
 
 
 def _add_cure(result: CheckResult) -> CheckResult:

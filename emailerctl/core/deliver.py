@@ -15,19 +15,21 @@ from random import Random
 from typing import TypeVar
 
 from emailerctl.core.retry import RetryPolicy, decide
-from emailerctl.core.route import Routing, build_chain
+from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
 from emailerctl.core.standing import Bounds, Permit, Refusal, Standing
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
+from emailerctl.models.verp import Signer
 from emailerctl.providers.base import MarkRefused, Outgoing, Provider, Sending
 from emailerctl.store.base import AttemptResult, Breaker, Claim, Settlement, Store
 
 _ASIDE_MS = 15_000  # what is for a slow domain goes behind what is due for others
 _PARKED_MS = 30_000  # a message whose whole chain is shut looks again after about this long
-_BUSY_MS = 1_000  # and at the earliest after this
+_AFTER_MS = 2_000  # after a breaker's pause: those that are woken to probe with go first
+_BUSY_MS = 1_000  # what waits for a probe to end looks again after this
 
 T = TypeVar("T")
 OnAlarm = Callable[[str, Alarm, str], None]
@@ -59,6 +61,7 @@ class Attempt:
     started_ms: int
     marked: frozenset[int] = field(default_factory=frozenset)
     is_mark_unwritten: bool = False
+    route: str = ""
 
     @property
     def is_marked(self) -> bool:
@@ -74,6 +77,7 @@ class Delivery:
         on_alarm: called with the next hop's name when it refuses credentials or TLS.
         on_unwritten: awaited when an outcome could not be written, before it is tried again
             (F-CO-05): stops claiming, says so, waits.
+        signer: of return paths; None: what comes back by mail can't be told apart.
     """
 
     def __init__(
@@ -89,6 +93,7 @@ class Delivery:
         may_expire: Callable[[], bool],
         on_alarm: OnAlarm,
         on_unwritten: Callable[[Unavailable], Awaitable[None]],
+        signer: Signer | None = None,
     ) -> None:
         """Take what delivery needs."""
         self._store = store
@@ -101,6 +106,7 @@ class Delivery:
         self._may_expire = may_expire
         self._on_alarm = on_alarm
         self._on_unwritten = on_unwritten
+        self._signer = signer
 
     async def deliver(self, attempt: Attempt) -> None:
         """Attempt a claimed message once and write what came of it."""
@@ -118,7 +124,7 @@ class Delivery:
         if self._is_expired(claim):
             await self._abandon(claim, Reason.EXPIRED)
             return None
-        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        chain = self._find_chain(attempt)
         admitted = await self._admit(claim, chain)
         if isinstance(admitted, Refusal) and not admitted.is_pace:
             await self._standing.refresh()  # who opened one has just made this message due
@@ -180,7 +186,7 @@ class Delivery:
 
     def _find_hop(self, claim: Claim) -> tuple[str, int] | None:
         """Return the next hop that would take it, and how long it must wait there (ms)."""
-        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        chain = find_route(self._routing, claim).chain
         for index in _go_round(claim, chain):
             wait_ms = self._standing.find_wait_ms(chain[index], claim)
             if wait_ms is not None:
@@ -219,6 +225,17 @@ class Delivery:
         """Return whether a next hop is tried with a few messages."""
         return self._standing.is_probing(name)
 
+    def _find_chain(self, attempt: Attempt) -> tuple[str, ...]:
+        """Return the next hops of a claim, and note why it is these."""
+        route = find_route(self._routing, attempt.claim)
+        attempt.route = route.reason
+        return route.chain
+
+    def _find_end(self, chain: Sequence[str], index: int) -> int:
+        """Return where the chain ends: what is shut has not accepted, without an attempt."""
+        goes_on = self._standing.find_open(chain, index + 1) is not None
+        return len(chain) if goes_on else index + 1
+
     def _is_expired(self, claim: Claim) -> bool:
         expires_ms = claim.expires_ms
         is_past = expires_ms is not None and expires_ms <= self._clock.now_ms()
@@ -236,7 +253,19 @@ class Delivery:
             deadline_boot_ms=self._clock.boot_ms() + hop.deadline_ms,
             tags=claim.tags,
             metadata=claim.metadata,
+            return_id=self._sign(claim),
         )
+
+    def _sign(self, claim: Claim) -> str:
+        """Return the id of the return path.
+
+        One transaction takes all recipients, so that it has one return path: it names the
+        recipient where there is one, else the bounce does.
+        """
+        if self._signer is None:
+            return ""
+        n = claim.recipients[0].n if len(claim.recipients) == 1 else None
+        return self._signer.sign(claim.message_id, n=n, attempt=claim.attempt)
 
     async def _mark(self, attempt: Attempt, hop: Hop, accepted: Collection[int]) -> bool:
         try:
@@ -292,7 +321,7 @@ class Delivery:
         decision = decide(
             sending.outcomes,
             claim,
-            chain_length=len(chain),
+            chain_length=self._find_end(chain, index),
             chain_index=index,
             now_ms=now_ms,
             final_reply_ms=hop.final_reply_ms,
@@ -312,6 +341,7 @@ class Delivery:
             next_hop=chain[decision.chain_index],
             chain_index=decision.chain_index,
             schedule_step=decision.schedule_step,
+            route=attempt.route,
         )
         is_ours = await self._persist(lambda: self._store.settle(claim, result, now_ms=now_ms))
         if not is_ours and attempt.marked:
@@ -328,7 +358,7 @@ class Delivery:
             reply=f"internal error: {type(error).__name__}",
         )
         claim = attempt.claim
-        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        chain = self._find_chain(attempt)
         index = self._standing.find_open(chain, 0) or 0
         sending = Sending(outcomes={recipient.n: outcome for recipient in claim.recipients})
         await self._settle(attempt, self._hops[chain[index]], chain, index, sending)
@@ -386,7 +416,7 @@ class Delivery:
         if refusal.is_pace and until_ms is not None:
             await self.put_aside(claim, until_ms)
             return
-        at_ms = now_ms + _PARKED_MS if until_ms is None else max(until_ms, now_ms + _BUSY_MS)
+        at_ms = now_ms + _PARKED_MS if until_ms is None else max(until_ms, now_ms) + _AFTER_MS
         next_hop = chain[0] if chain else ""
         await self._wait_for_next_hop(claim, at_ms, _PARKED_MS, next_hop=next_hop, index=0)
 
@@ -445,6 +475,24 @@ def _go_round(claim: Claim, chain: Sequence[str]) -> Sequence[int]:
     """Return the places of a chain, beginning with the message's own."""
     start = min(claim.chain_index, len(chain))
     return (*range(start, len(chain)), *range(start))
+
+
+def find_route(routing: Routing, claim: Claim) -> Route:
+    """Return the route of a claimed message under the settings of today."""
+    addresses = [recipient.address for recipient in claim.recipients]
+    facts = RouteFacts(
+        message_id=claim.message_id,
+        header_from=claim.header_from,
+        recipients=[*addresses, *claim.others],
+        service=claim.service,
+        priority=claim.priority,
+        tags=claim.tags,
+        template=claim.template,
+        token=claim.token,
+        provider=claim.provider,
+        is_test=claim.is_test,
+    )
+    return explain_route(routing, facts)
 
 
 _PHASES = tuple(Phase)

@@ -1,10 +1,10 @@
 """The pace of a next hop: whose turn it is to send, at which rate.  Pure.
 
-What consumers lease from the store is time, not messages: "from A until B this rate is yours".
-Stretches of one rate never overlap, so however many consumers there are, no more than the rate
-allows goes out; and nobody writes for a message, only for a stretch, which holds for a tenth of
-a second at least and for a second at most.  What is not used of a stretch is lost: with a
-tenth's patience, that is how much may go out at once after a pause.
+What consumers lease from the store is time, not messages: "the places from A until B are mine".
+Stretches of one rate never overlap, and a place is used at its time or a little later, so
+however many consumers there are, no more goes out in any time than the rate allows in it, and
+half a second's worth.  Nobody writes for a message, only for a stretch: a tenth of a second at
+least, a second at most.  Places that nobody used in time are lost.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from emailerctl.models.rate import Rate
 
 _SHORTEST_MS = 100
 _LONGEST_MS = 1_000
-_PATIENCE_US = 100_000  # a message may use a place that passed so long ago
+_PATIENCE_US = 500_000  # a message may use a place that passed so long ago
 AHEAD_US = 2_000_000  # a stretch that begins later is not leased yet
 _FURTHEST_US = AHEAD_US + _LONGEST_MS * 1000
 
@@ -32,14 +32,17 @@ class Stretch:
 
     def find_wait_us(self, now_us: int) -> int | None:
         """Return how long the next message must wait; None: there is no place left."""
-        if not now_us < self.end_us or self.next_us - now_us > _FURTHEST_US + self.interval_us:
+        place_us = self._find_place_us(now_us)
+        if place_us >= self.end_us or place_us - now_us > _FURTHEST_US + self.interval_us:
             return None  # used up, or the clock was set back
-        place_us = max(self.next_us, now_us - _PATIENCE_US)
-        return max(place_us - now_us, 0) if place_us < self.end_us else None
+        return max(place_us - now_us, 0)
 
     def take(self, now_us: int) -> None:
         """Use the next place, which `find_wait_us` says is there."""
-        self.next_us = max(self.next_us, now_us - _PATIENCE_US) + self.interval_us
+        self.next_us = self._find_place_us(now_us) + self.interval_us
+
+    def _find_place_us(self, now_us: int) -> int:
+        return max(self.next_us, now_us - max(_PATIENCE_US, self.interval_us))
 
 
 def count_places(rate: Rate, waiting: int) -> int:

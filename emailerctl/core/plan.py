@@ -18,7 +18,7 @@ from emailerctl.providers.base import (
     find_faults,
     find_losses,
 )
-from emailerctl.store.base import HopState, NextHop, Store
+from emailerctl.store.base import BreakerState, HopState, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ async def plan_message(
     suppressed = await store.find_suppressed(
         [r.address for r in message.recipients], service=caller.service, now_ms=now_ms
     )
-    standings = {hop.name: hop for hop in await store.list_next_hops()}
+    shut = await _find_shut(store)
     outgoing = _build_outgoing(prepared)
     hops = tuple(
         _plan_hop(
@@ -102,21 +102,28 @@ async def plan_message(
             abilities.get(name),
             prepared,
             outgoing,
-            standings.get(name, NextHop(name=name, state=HopState.OPEN)),
+            shut.get(name, ""),
         )
-        for name in prepared.chain
+        for name in prepared.route.chain
     )
     barred = [
         Notice("suppressed", f"{address} is on the suppression list and is not sent to")
         for address in sorted(suppressed)
     ]
     return Plan(
-        chain=prepared.chain,
-        why=_explain(prepared, caller),
+        chain=prepared.route.chain,
+        why=prepared.route.reason,
         recipients=tuple(f"{r.kind} {r.address}" for r in message.recipients),
         hops=hops,
         warnings=(*prepared.notices, *barred),
     )
+
+
+async def _find_shut(store: Store) -> dict[str, str]:
+    """Return why the next hops that take nothing now are shut."""
+    hops, breakers = await store.load_standing()
+    said = {b.name: "its breaker is open" for b in breakers if b.state is BreakerState.OPEN}
+    return said | {h.name: f"it is {h.state}" for h in hops if h.state is not HopState.OPEN}
 
 
 def _build_outgoing(prepared: Prepared) -> Outgoing:
@@ -138,29 +145,19 @@ def _build_outgoing(prepared: Prepared) -> Outgoing:
     )
 
 
-def _explain(prepared: Prepared, caller: Caller) -> str:
-    if caller.is_test:
-        return "a test token: always the sandbox"
-    if prepared.submission.provider:
-        return "the sender names the provider, which overrides the routing: there is no other"
-    return "[routing] default"
-
-
 def _plan_hop(
     name: str,
     provider: Provider,
     abilities: Abilities | None,
     prepared: Prepared,
     outgoing: Outgoing,
-    standing: NextHop,
+    shut: str,
 ) -> HopPlan:
     request = provider.plan(outgoing)
     is_skipped = bool(request.refusal)
     traps = [request.refusal] if is_skipped else []
-    if standing.state is not HopState.OPEN:
-        traps.append(
-            f"it is {standing.state} now: the next in the chain takes over, or it waits"
-        )
+    if shut:
+        traps.append(f"{shut} now: the next in the chain takes over, or the message waits")
     if not is_skipped:
         traps += [*_find_traps(prepared, abilities), *request.traps]
     return HopPlan(

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from emailerctl.core.bounces import Received
 from emailerctl.core.hop_view import HopView
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, TOKEN, to_public
@@ -112,6 +113,7 @@ def attempt_shape(attempt: AttemptView) -> Shape:
     return {
         "n": attempt.n,
         "provider": attempt.provider,
+        "route": attempt.route or None,
         "phase": attempt.phase,
         "outcome": attempt.outcome,
         "code": attempt.code,
@@ -177,6 +179,25 @@ def new_token_shape(token: Token, secret: str) -> Shape:
         "token": secret,
         "scopes": sorted(token.scopes),
         "expires_at": _moment(token.expires_ms),
+    }
+
+
+def received_shape(received: Received) -> Shape:
+    """Return what became of a message that came back."""
+    return {
+        "sort": received.sort,
+        "message_id": received.public_id or None,
+        "reports": [
+            {
+                "kind": report.kind,
+                "recipient": report.recipient or None,
+                "is_hard": report.is_hard,
+                "reply": report.reply,
+            }
+            for report in received.reports
+        ],
+        "repeated": received.repeated,
+        "is_forged": received.is_forged,
     }
 
 

@@ -27,6 +27,8 @@ class Outgoing:
         raw: RFC 5322, CRLF line ends, 7-bit unless `needs_smtputf8`; no Bcc; not dot-stuffed.
         deadline_boot_ms: on the boot clock; everything before the mark ends by then, as a
             definite "not accepted".
+        return_id: names this attempt in what comes back by mail (`models.verp`); empty: nothing
+            can.
     """
 
     message_id: int
@@ -39,6 +41,7 @@ class Outgoing:
     deadline_boot_ms: int
     tags: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    return_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +185,7 @@ class Abilities:
         has_smtputf8: takes addresses outside ASCII.
         look_up_lag_ms: a "no" of `look_up` counts only so long after the attempt; None: it has
             no look-up.
+        look_up_kept_ms: nor does it count later than this: what is older is forgotten there.
         traps: what it does to every message that a sender may not expect: sentences.
     """
 
@@ -204,6 +208,7 @@ class Abilities:
     has_smtputf8: bool = False
     idempotency: Idempotency | None = None
     look_up_lag_ms: int | None = None
+    look_up_kept_ms: int | None = None
     traps: tuple[str, ...] = ()
 
 

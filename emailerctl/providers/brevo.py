@@ -48,7 +48,6 @@ from emailerctl.providers.base import (
 )
 from emailerctl.providers.content import Addressed, Content
 from emailerctl.providers.http import (
-    HttpSettings,
     PartsNextHop,
     build_key,
     from_status,
@@ -57,7 +56,6 @@ from emailerctl.providers.http import (
     parse_retry_after,
     read_ours,
     refuse_recipient,
-    verify_basic_auth,
     verify_bearer,
 )
 from emailerctl.providers.http_client import (
@@ -68,22 +66,18 @@ from emailerctl.providers.http_client import (
     parse_json,
 )
 from emailerctl.providers.smtp_reply import clean
+from emailerctl.providers.unsigned_reports import UnsignedReports, UnsignedSettings
 from emailerctl.settings import Text
 
 # 1 settings
 
 
-class BrevoSettings(HttpSettings):
+class BrevoSettings(UnsignedSettings):
     """`[providers.NAME]` with kind = "brevo"."""
 
     kind: Literal["brevo"] = "brevo"
     base_url: Text = Field(default="https://api.brevo.com", description="Where its API is.")
     api_key: SecretStr = Field(description="API key (v3), xkeysib-…")
-    report_user: Text = Field(default="emailer", description="User name of its webhooks.")
-    report_password: SecretStr = Field(
-        default=SecretStr(""),
-        description="Password in the webhook's URL: https://user:…@host/…",
-    )
     report_token: SecretStr = Field(
         default=SecretStr(""),
         description="Bearer token of its webhooks; where it is set no password is asked for.",
@@ -112,6 +106,7 @@ ABILITIES = Abilities(
     # Nothing is promised.  Answers fail to come during an incident, and that is when an index
     # is hours behind.
     look_up_lag_ms=24 * 3_600_000,
+    look_up_kept_ms=30 * 24 * 3_600_000,  # "past 30 days by default"
     traps=(
         "the Message-ID is Brevo's own, another one on every attempt",
         "where the account tracks opens and clicks, links lead through Brevo",
@@ -326,25 +321,23 @@ def read_events(events: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 # 5 reports: what they tell us later
 
 
-class BrevoReports:
-    """Webhooks: not signed; a bearer token, or Basic credentials in the URL given to Brevo.
+class BrevoReports(UnsignedReports):
+    """Webhooks: not signed; a bearer token, or what the URL given to Brevo carries.
 
     Beyond that a firewall can let in Brevo's addresses alone.
     """
 
     def __init__(self, settings: BrevoSettings) -> None:
         """Take the secrets."""
-        self._user = settings.report_user
-        self._password = settings.report_password.get_secret_value()
+        super().__init__(settings)
         self._token = settings.report_token.get_secret_value()
 
     def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
-        """Check the secret; nothing in a call comes once only."""
+        """Check the token, or else the credentials; nothing in a call comes once only."""
         if self._token:
             verify_bearer(headers, self._token)
-        else:
-            verify_basic_auth(headers, self._user, self._password)
-        return ""
+            return ""
+        return super().verify(headers, body, now_ms=now_ms)
 
     def parse(self, body: bytes) -> list[Report]:
         """Read one webhook call: an event, or several ("batched webhooks")."""

@@ -12,6 +12,8 @@ from emailerctl.models.text import shorten
 from emailerctl.settings import Duration, Section
 
 _DOMAIN = re.compile(r"\*|(?:[a-z0-9_-]{1,63}\.)*[a-z0-9-]{1,63}")
+_IS_NO_RATE = 'is no rate: that is text; write for example "100/s"'
+_IS_A_TABLE = 'is a table: a domain is written in quotes, "gmail.com" = "20/s"'
 
 
 def _read_rate(value: object) -> Rate:
@@ -19,7 +21,7 @@ def _read_rate(value: object) -> Rate:
         return value
     if isinstance(value, str):
         return parse_rate(value)
-    raise ValueError('is no rate: that is text; write for example "100/s"')
+    raise ValueError(_IS_A_TABLE if isinstance(value, dict) else _IS_NO_RATE)
 
 
 RateText = Annotated[Rate, BeforeValidator(_read_rate), PlainSerializer(str)]

@@ -41,7 +41,6 @@ from emailerctl.providers.base import (
 )
 from emailerctl.providers.content import Addressed, Content
 from emailerctl.providers.http import (
-    HttpSettings,
     PartsNextHop,
     blame,
     build_key,
@@ -50,7 +49,6 @@ from emailerctl.providers.http import (
     identify,
     parse_key,
     read_ours,
-    verify_basic_auth,
 )
 from emailerctl.providers.http_client import (
     Answer,
@@ -61,12 +59,13 @@ from emailerctl.providers.http_client import (
     parse_json,
 )
 from emailerctl.providers.smtp_reply import clean
+from emailerctl.providers.unsigned_reports import UnsignedReports, UnsignedSettings
 from emailerctl.settings import Text
 
 # 1 settings
 
 
-class MailjetSettings(HttpSettings):
+class MailjetSettings(UnsignedSettings):
     """`[providers.NAME]` with kind = "mailjet"."""
 
     kind: Literal["mailjet"] = "mailjet"
@@ -75,11 +74,6 @@ class MailjetSettings(HttpSettings):
     )
     api_key: SecretStr = Field(description="The API key.")
     secret_key: SecretStr = Field(description="The secret key that belongs to it.")
-    report_user: Text = Field(default="emailer", description="User name of its webhooks.")
-    report_password: SecretStr = Field(
-        default=SecretStr(""),
-        description="Password in the webhook's URL: https://user:…@host/…",
-    )
 
 
 # send-0011, "forbidden headers (headers that have a property alternative)": no list is given;
@@ -353,18 +347,8 @@ def read_messages(messages: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 # 5 reports: what they tell us later
 
 
-class MailjetReports:
-    """Webhooks: not signed; the URL given to Mailjet carries Basic credentials."""
-
-    def __init__(self, settings: MailjetSettings) -> None:
-        """Take the credentials."""
-        self._user = settings.report_user
-        self._password = settings.report_password.get_secret_value()
-
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
-        """Check the credentials; nothing in a call comes once only."""
-        verify_basic_auth(headers, self._user, self._password)
-        return ""
+class MailjetReports(UnsignedReports):
+    """Webhooks: not signed; the URL given to Mailjet keeps strangers out."""
 
     def parse(self, body: bytes) -> list[Report]:
         """Read one webhook call: an event (version 1), or those of a second (version 2)."""

@@ -40,7 +40,6 @@ from emailerctl.providers.base import (
 )
 from emailerctl.providers.content import Addressed, Content, write_mailbox
 from emailerctl.providers.http import (
-    HttpSettings,
     PartsNextHop,
     blame,
     find_attempt,
@@ -50,7 +49,6 @@ from emailerctl.providers.http import (
     from_status,
     identify,
     refuse_recipient,
-    verify_basic_auth,
 )
 from emailerctl.providers.http_client import (
     Answer,
@@ -60,12 +58,13 @@ from emailerctl.providers.http_client import (
     parse_json,
 )
 from emailerctl.providers.smtp_reply import clean
+from emailerctl.providers.unsigned_reports import UnsignedReports, UnsignedSettings
 from emailerctl.settings import Text
 
 # 1 settings
 
 
-class PostmarkSettings(HttpSettings):
+class PostmarkSettings(UnsignedSettings):
     """`[providers.NAME]` with kind = "postmark"."""
 
     kind: Literal["postmark"] = "postmark"
@@ -74,15 +73,6 @@ class PostmarkSettings(HttpSettings):
     )
     server_token: SecretStr = Field(description="API token of the server.")
     message_stream: Text = Field(default="outbound", description="Where messages go.")
-    report_user: Text = Field(default="emailer", description="User name of its webhooks.")
-    report_password: SecretStr = Field(
-        default=SecretStr(""),
-        description="Password of its webhooks; without it and report_secret, no reports.",
-    )
-    report_secret: SecretStr = Field(
-        default=SecretStr(""),
-        description="Last part of its webhooks' URL: /v1/reports/NAME/<secret>; empty: none.",
-    )
 
 
 # https://postmarkapp.com/developer/user-guide/send-email-with-api#attachments
@@ -100,8 +90,14 @@ ABILITIES = Abilities(
     metadata=8,  # ten, with our two
     metadata_name_octets=20,
     metadata_value_octets=80,
-    # Nothing is promised; in practice a message can be found within seconds.
-    look_up_lag_ms=10 * 60_000,
+    # Nothing is promised; mostly a message can be found within seconds.  But answers fail to
+    # come during an incident, and that is when an index is hours behind.
+    look_up_lag_ms=24 * 3_600_000,
+    look_up_kept_ms=7 * 24 * 3_600_000,  # 45 days, unless the server says otherwise
+    traps=(
+        "what is inactive at Postmark (bounced, complained, unsubscribed) is refused there",
+        "where the server tracks opens and clicks, links lead through Postmark",
+    ),
 )
 
 # 2 request: our message in their words
@@ -333,20 +329,8 @@ def read_messages(messages: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 # 5 reports: what they tell us later
 
 
-class PostmarkReports:
-    """Webhooks: not signed; their URL carries Basic credentials, a secret path, or both."""
-
-    def __init__(self, settings: PostmarkSettings) -> None:
-        """Take the credentials."""
-        self.path_secret = settings.report_secret.get_secret_value()
-        self._user = settings.report_user
-        self._password = settings.report_password.get_secret_value()
-
-    def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
-        """Check the credentials; nothing in a call comes once only."""
-        if self._password or not self.path_secret:
-            verify_basic_auth(headers, self._user, self._password)
-        return ""
+class PostmarkReports(UnsignedReports):
+    """Webhooks: not signed; the URL given to Postmark keeps strangers out."""
 
     def parse(self, body: bytes) -> list[Report]:
         """Read one webhook call."""

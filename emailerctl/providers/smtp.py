@@ -27,6 +27,7 @@ from emailerctl.models.clock import Clock
 from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.models.text import shorten
+from emailerctl.models.verp import ID_CHARACTERS, LOCAL_PART_OCTETS, build_return_path
 from emailerctl.providers.base import CheckResult, Mark, Outgoing, Planned, Sending
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.smtp_connect import Auth, Door, NotOpened, Opened, Tls, open_session
@@ -102,7 +103,11 @@ class SmtpSettings(HopSettings):
     return_path: Text = Field(
         default="", description="Envelope sender of everything sent here; empty: the message's."
     )
-    verp: bool = Field(default=False, description="An envelope sender for each message.")
+    verp: bool = Field(
+        default=False,
+        description="Sign the return path of each message: bounces+<signed id>@example.org; "
+        "the mailbox must take what follows the +.",
+    )
     final_reply: Duration = _seconds(600, "How long to wait for the answer after the dot.")
     connections: int | None = Field(
         default=None, ge=1, le=1000, description="At most so many; else [consumer] concurrency."
@@ -148,12 +153,21 @@ class SmtpSettings(HopSettings):
             )
         return address
 
-    @field_validator("verp")
-    @classmethod
-    def _of_this_version(cls, verp: bool) -> bool:  # noqa: FBT001  (a validator)
-        if verp:
-            raise ValueError("verp is not in this version; leave it out")
-        return verp
+    @model_validator(mode="after")
+    def _has_room_for_an_id(self) -> Self:
+        local = self.return_path.rpartition("@")[0]
+        if self.verp and not local:
+            raise ValueError(
+                'verp without return_path; set return_path = "bounces@example.org"'
+            )
+        room = LOCAL_PART_OCTETS - len("+") - ID_CHARACTERS
+        octets = len(local.encode())
+        if self.verp and octets > room:
+            raise ValueError(
+                f"return_path {shorten(self.return_path)} has {octets} octets before the @; "
+                f"with verp = true at most {room}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _credentials_are_safe(self) -> Self:
@@ -206,7 +220,9 @@ def build_request(
 
     Nothing is changed to fit: what the server can't take is refused here, for good (F-SM-17).
     """
-    sender = settings.return_path or outgoing.envelope_sender
+    sender = _find_sender(settings, outgoing)
+    # Bounces that come back to a mailbox of ours shall name what they are about (RFC 3461).
+    returns = bool(settings.return_path and outgoing.return_id and "dsn" in extensions)
     fault = _find_fault(outgoing, sender, extensions)
     if fault is not None:
         return Request(None, dict.fromkeys((r.n for r in outgoing.recipients), fault))
@@ -215,7 +231,11 @@ def build_request(
         for r in outgoing.recipients
         if (outcome := _find_recipient_fault(r, extensions)) is not None
     }
-    rcpts = {r.n: f"RCPT TO:<{r.address}>" for r in outgoing.recipients if r.n not in refused}
+    rcpts = {
+        r.n: f"RCPT TO:<{r.address}>" + (_ask_for_reports(r.address) if returns else "")
+        for r in outgoing.recipients
+        if r.n not in refused
+    }
     if not rcpts:
         return Request(None, refused)
     mail = [f"MAIL FROM:<{sender}>"]
@@ -227,8 +247,28 @@ def build_request(
         sender.isascii() and all(map(str.isascii, rcpts.values()))
     ):
         mail.append("SMTPUTF8")
+    if returns:
+        mail.append(f"RET=HDRS ENVID={outgoing.return_id}")
     envelope = Envelope(mail=" ".join(mail), rcpts=rcpts, content=stuff(outgoing.raw))
     return Request(envelope, refused)
+
+
+def _find_sender(settings: SmtpSettings, outgoing: Outgoing) -> str:
+    """Return the envelope sender: signed, the next hop's own, or the message's."""
+    if settings.verp and outgoing.return_id:
+        return build_return_path(settings.return_path, outgoing.return_id)
+    return settings.return_path or outgoing.envelope_sender
+
+
+def _ask_for_reports(address: str) -> str:
+    """Return the parameters of RCPT (RFC 3461 4.1, 4.2): no word of a delivery is asked for.
+
+    An address outside ASCII would need RFC 6533's form, which few know: the id has to do.
+    """
+    if not address.isascii():
+        return " NOTIFY=FAILURE,DELAY"
+    xtext = address.replace("+", "+2B").replace("=", "+3D")
+    return f" NOTIFY=FAILURE,DELAY ORCPT=rfc822;{xtext}"
 
 
 def _find_fault(

@@ -45,13 +45,11 @@ from emailerctl.providers.base import (
 )
 from emailerctl.providers.content import Addressed, Content, write_mailbox
 from emailerctl.providers.http import (
-    HttpSettings,
     PartsNextHop,
     find_object,
     from_status,
     read_ours,
     refuse_recipient,
-    verify_basic_auth,
 )
 from emailerctl.providers.http_client import (
     Answer,
@@ -61,12 +59,13 @@ from emailerctl.providers.http_client import (
     parse_json,
 )
 from emailerctl.providers.smtp_reply import clean
+from emailerctl.providers.unsigned_reports import UnsignedReports, UnsignedSettings
 from emailerctl.settings import Text
 
 # 1 settings
 
 
-class SparkPostSettings(HttpSettings):
+class SparkPostSettings(UnsignedSettings):
     """`[providers.NAME]` with kind = "sparkpost"."""
 
     kind: Literal["sparkpost"] = "sparkpost"
@@ -79,10 +78,6 @@ class SparkPostSettings(HttpSettings):
     )
     subaccount: int | None = Field(
         default=None, ge=0, description="Its number, if there is one."
-    )
-    report_user: Text = Field(default="emailer", description="User name of its webhooks.")
-    report_password: SecretStr = Field(
-        default=SecretStr(""), description="Password of its webhooks; without one, no reports."
     )
 
 
@@ -98,8 +93,9 @@ ABILITIES = Abilities(
     denied_headers=frozenset({"content-type", "content-transfer-encoding"}),
     has_envelope=True,
     # Nothing is promised.  Answers fail to come during an incident, and that is when an index
-    # is hours behind; events are kept for ten days.
+    # is hours behind.
     look_up_lag_ms=24 * 3_600_000,
+    look_up_kept_ms=10 * 24 * 3_600_000,  # "data in the Events API is retained for 10 days"
     traps=(
         "the Message-ID and the envelope sender are SparkPost's own",
         "what is on SparkPost's own suppression list is taken and bounces later (class 25)",
@@ -377,20 +373,15 @@ def read_events(events: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 # 5 reports: what they tell us later
 
 
-class SparkPostReports:
-    """Webhooks: not signed; Basic credentials (`auth_type` basic).
+class SparkPostReports(UnsignedReports):
+    """Webhooks: not signed; Basic credentials (`auth_type` basic), a secret path, or both.
 
     A batch has a number: `verify` returns it, so that one told again is dropped.
     """
 
-    def __init__(self, settings: SparkPostSettings) -> None:
-        """Take the credentials."""
-        self._user = settings.report_user
-        self._password = settings.report_password.get_secret_value()
-
     def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
         """Check the credentials; return the batch's number."""
-        verify_basic_auth(headers, self._user, self._password)
+        super().verify(headers, body, now_ms=now_ms)
         return headers.get("x-messagesystems-batch-id", "")[:100]
 
     def parse(self, body: bytes) -> list[Report]:

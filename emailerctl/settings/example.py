@@ -1,5 +1,6 @@
 """The commented `emailer.toml`, and its JSON Schema for editors: both from the model."""
 
+import inspect
 import json
 import textwrap
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from emailerctl.settings.loading import as_section, sections
-from emailerctl.settings.model import Section, Settings
+from emailerctl.settings.loading import is_table, known_keys, tables
+from emailerctl.settings.model import RuleSettings, Section, Settings
 
 _HEAD = """\
 # Settings of emailerctl.  Every line that starts with "#" and a name is a setting with its
@@ -35,12 +36,21 @@ _PROVIDERS = """\
 #password_file = "/run/secrets/smtp_password"
 # Envelope sender; empty: what the message or [defaults] envelope_sender says.
 #return_path = "bounces@example.org"
+# Sign it, bounces+<signed id>@example.org, so that a bounce says what it is about and a forged
+# one is known for what it is.  The mailbox must take what follows the +; docs/bounces.md.
+#verp = false
 # How long to wait for the reply after the last byte (RFC 5321: ten minutes).
 #final_reply = "600s"
-# Connection-level failures in a row after which the next hop rests, and how long at first;
-# this version reads them and has no breaker yet.
+# Of every kind: connection-level failures in a row that open the breaker, and how long the next
+# hop is left alone at first.
 #breaker_failures = 5
 #breaker_pause = "30s"
+# Of every kind: so many messages in a time, of all consumers together: 100/s, 1000/h, 5/10m.
+#rate = "100/s"
+# The same by recipient domain, and for each of the others.
+#[providers.relay.domain_rates]
+#"gmail.com" = "20/s"
+#"*" = "10/s"
 
 # kind = "mailgun": over its HTTP API.
 #[providers.mg]
@@ -91,7 +101,11 @@ def build_example() -> str:
         if name == "providers":
             parts.append(_PROVIDERS)
         else:
-            parts.append(_build_table(name, sections()[name]))
+            parts += [
+                _build_table(".".join(path), table)
+                for path, table in tables().items()
+                if path[0] == name and any(key[:-1] == path for key in known_keys())
+            ]
     return "\n".join(parts)
 
 
@@ -121,13 +135,14 @@ def _build_table(name: str, section: type[Section]) -> str:
     below: list[str] = []
     for field_name, field in section.model_fields.items():
         key = field.alias or field_name
-        inner = as_section(field)
-        if inner:
-            below.append(_build_table(f"{name}.{key}", inner))
+        if is_table(field.annotation):
             continue
         if isinstance(written[key], dict):  # its keys are the operator's
             examples = [f"# {example}" for example in field.examples or ()]
             below.append("\n".join([*_build_comment(field), f"[{name}.{key}]", *examples, ""]))
+            continue
+        if field_name == "rules":
+            lines += _build_rule()
             continue
         lines += _build_comment(field)
         value = "" if field.annotation is SecretStr else written[key]
@@ -135,6 +150,16 @@ def _build_table(name: str, section: type[Section]) -> str:
         if field.annotation is SecretStr:
             lines.append(f'#{key}_file = ""')
     return "\n".join(["\n".join(lines) + "\n", *below])
+
+
+def _build_rule() -> list[str]:
+    """Return a commented rule with all that one can have."""
+    said = inspect.cleandoc(RuleSettings.__doc__ or "").replace("\n\n", "\n").splitlines()
+    lines = [*(f"# {line}" for line in said), "#[[routing.rules]]"]
+    for name, field in RuleSettings.model_fields.items():
+        lines += _build_comment(field)
+        lines.append(f"#{name} = {json.dumps((field.examples or [''])[0])}")
+    return lines
 
 
 def _build_comment(field: FieldInfo) -> list[str]:

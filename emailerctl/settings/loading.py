@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, TypeGuard, get_origin
 
-from pydantic import SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
 from emailerctl.models.address import AddressInvalid, parse_mailbox
@@ -28,8 +28,12 @@ from emailerctl.settings.sources import (
     variable_of,
 )
 
-# What the contract names and this version lacks; never ignored.
-_NOT_YET: tuple[KeyPath, ...] = (("queue", "nats"),)
+# What the contract names and this version lacks, never ignored; what is written otherwise.
+_NOT_YET = "not in this version; remove it"
+_EXPLAINED: Mapping[KeyPath, str] = {
+    ("queue", "nats"): _NOT_YET,
+    ("routing", "rules"): "is one table; rules are a list of them: [[routing.rules]]",
+}
 
 # Next hops that need no table: where the messages of test tokens go.
 _BUILT_IN = frozenset({"sandbox"})
@@ -125,40 +129,36 @@ def open_tables() -> dict[KeyPath, bool]:
 
 
 def _fields() -> Iterator[tuple[KeyPath, FieldInfo]]:
-    for name, model in sections().items():
-        yield from _walk(model, (name,))
+    for path, model in tables().items():
+        for name, field in model.model_fields.items():
+            if not is_table(field.annotation):
+                yield (*path, field.alias or name), field
 
 
-def _walk(model: type[Section], above: KeyPath) -> Iterator[tuple[KeyPath, FieldInfo]]:
-    """Yield the path of every field of *model* and of the tables in it."""
-    for name, field in model.model_fields.items():
-        key = (*above, field.alias or name)
-        inner = as_section(field)
-        if inner:
-            yield from _walk(inner, key)
-        else:
-            yield key, field
-
-
-def as_section(field: FieldInfo) -> type[Section] | None:
-    """Return the model of a field that is a table, else None."""
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
-
-
-def sections() -> dict[str, type[Section]]:
+def tables() -> dict[KeyPath, type[Section]]:
     """Return the tables of `emailer.toml` that this module describes, in order."""
-    return {
-        name: model
-        for name, field in Settings.model_fields.items()
-        if (model := as_section(field))
-    }
+    return dict(_find_tables(Settings, ()))
+
+
+def _find_tables(
+    model: type[BaseModel], above: KeyPath
+) -> Iterator[tuple[KeyPath, type[Section]]]:
+    for name, field in model.model_fields.items():
+        table = field.annotation
+        if is_table(table):
+            yield (*above, name), table
+            yield from _find_tables(table, (*above, name))
+
+
+def is_table(annotation: object) -> TypeGuard[type[Section]]:
+    """Say whether a field of that type is a table of ours."""
+    return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 _KNOWN = known_keys()
 _OPEN = open_tables()
-_SECTIONS = frozenset(sections()) | {"providers"}
-_TABLES = {key[:depth] for key in (*_KNOWN, *_OPEN) for depth in range(1, len(key))} | {*_OPEN}
+_TABLES = frozenset(tables()) | frozenset(_OPEN) | {("providers",)}
+_SECTIONS = frozenset(path[0] for path in _TABLES)
 _NAMES = frozenset(_KNOWN) | {(*key[:-1], f"{key[-1]}_file") for key in _KNOWN if _KNOWN[key]}
 
 
@@ -188,12 +188,12 @@ def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
     if _fits(key, one.value):
         return None
     dotted = ".".join(key)
-    for lacking in _NOT_YET:
-        if key[: len(lacking)] == lacking:
-            return f"[{'.'.join(lacking)}]", "not in this version; remove it"
+    for table, cure in _EXPLAINED.items():
+        if key[: len(table)] == table:
+            return f"[{'.'.join(table)}]", cure
     if key[0] == "providers":
         return dotted, "is no setting of a next hop; those are in a table: [providers.NAME]"
-    if key in _TABLES or key == ("providers",):
+    if key in _TABLES:
         return dotted, f"this is a table: [{dotted}]"
     is_variable = one.origin.startswith(PREFIX)
     if key[0] not in _SECTIONS and not is_variable:
@@ -210,13 +210,18 @@ def _fits(key: KeyPath, value: object) -> bool:
 
 
 def _suggest(key: KeyPath, *, is_variable: bool) -> str:
-    names = {".".join(name): name for name in _NAMES}
-    near = difflib.get_close_matches(".".join(key), sorted(names), 1, 0.6)
+    table = key[:-1] if key[:-1] in _TABLES else key[:1]
+    inside = [name for name in _NAMES if name[:-1] == table]
+    # The way to a table in a table is so long that any two settings of it look alike.
+    names = {name[-1]: name for name in inside} if len(table) > 1 else {}
+    said = key[-1] if names else ".".join(key)
+    names = names or {".".join(name): name for name in _NAMES}
+    near = difflib.get_close_matches(said, sorted(names), 1, 0.6)
     if near:
-        return f"did you mean {variable_of(names[near[0]]) if is_variable else near[0]}?"
-    inside = [name[-1] for name in _NAMES if name[:-1] == key[:-1]]
+        name = names[near[0]]
+        return f"did you mean {variable_of(name) if is_variable else '.'.join(name)}?"
     if inside:
-        return f"[{'.'.join(key[:-1])}] has {_listed(inside)}"
+        return f"[{'.'.join(table)}] has {_listed(name[-1] for name in inside)}"
     return "emailerctl config show lists what there is"
 
 
@@ -285,7 +290,7 @@ def _validate(
     good = {
         key: value
         for key, value in values.items()
-        if not any(key[:depth] in wrong for depth in range(len(key) + 1))
+        if not any(key[: len(one)] == one or one[: len(key)] == key for one in wrong)
     }
     settings, more = _validate(good, places)
     return settings, faults + more
@@ -307,6 +312,7 @@ def _cross_check(
     """Yield what is wrong between tables: next hops that there are not, mailboxes."""
     for key, detail in (
         *_find_strange_hops(settings, next_hops),
+        *_find_dead_rules(settings),
         *_find_bad_mailboxes(settings),
     ):
         yield SettingFault(find_place(places, key) or "default", ".".join(key), detail)
@@ -315,7 +321,14 @@ def _cross_check(
 def _find_strange_hops(
     settings: Settings, next_hops: Collection[str]
 ) -> Iterator[tuple[KeyPath, str]]:
-    named = [(("routing", "default"), name) for name in settings.routing.default]
+    named: list[tuple[KeyPath, str]] = [
+        (("routing", "default"), name) for name in settings.routing.default
+    ]
+    named += [
+        (("routing", "rules", str(number), "chain"), name)
+        for number, rule in enumerate(settings.routing.rules, 1)
+        for name in rule.chain
+    ]
     if settings.alerts.via:
         named.append((("alerts", "via"), settings.alerts.via))
     for key, name in named:
@@ -328,6 +341,20 @@ def _find_strange_hops(
             ("alerts", "mail_to"),
             "no next hop takes that mail; set via, or [routing] default",
         )
+
+
+def _find_dead_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the rules that can't match, since an earlier one takes whatever they would."""
+    rules = settings.routing.rules
+    for number, rule in enumerate(rules, 1):
+        first = next((n for n in range(1, number) if rules[n - 1].covers(rule)), None)
+        if first is not None:
+            name = f" ({rules[first - 1].name})" if rules[first - 1].name else ""
+            cure = "move it before that one, or remove it"
+            yield (
+                ("routing", "rules", str(number)),
+                f"can never match: rule {first}{name} takes all that it would; {cure}",
+            )
 
 
 def _find_bad_mailboxes(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
@@ -353,7 +380,11 @@ def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
     """Yield every setting as it would be written, secrets masked."""
     document = settings.model_dump(mode="json", by_alias=True, exclude={"providers"})
     for key, value in flatten(document):
-        yield key, MASK if _secret(key) and value else value
+        if key == ("routing", "rules") and isinstance(value, list):
+            shown: object = [{n: v for n, v in rule.items() if v} for rule in value]
+        else:
+            shown = MASK if _secret(key) and value else value
+        yield key, shown
     for name, table in settings.providers.items():
         for option, given in table.items():
             is_masked = isinstance(given, SecretStr)

@@ -21,6 +21,7 @@ from emailerctl.store.base import (
 from emailerctl.store.driver import Tx
 
 _CONSUMER_KEPT_MS = 86_400_000
+_DUTY_AT_MOST_MS = 86_400_000  # one that is held for longer: the wall clock has jumped back
 WOKEN_AT_ONCE = 1_000  # the consumers that see a next hop open wake the rest
 
 
@@ -39,6 +40,18 @@ def keep_note(tx: Tx, key: str, value: str) -> str:
 def leave_note(tx: Tx, key: str, value: str) -> None:
     """Leave a note."""
     tx.run(sql.LEAVE_NOTE, {"key": key, "value": value})
+
+
+def take_duty(tx: Tx, name: str, holder: int, *, now_ms: int, until_ms: int) -> bool:
+    """Give a duty to *holder*, unless another one has it."""
+    key = f"duty {name}"
+    note = find_note(tx, key)
+    other, held_until_ms = map(int, note.split()) if note else (holder, 0)
+    is_held = other != holder and now_ms < held_until_ms <= now_ms + _DUTY_AT_MOST_MS
+    if is_held:
+        return False
+    leave_note(tx, key, f"{holder} {until_ms}")
+    return True
 
 
 def _advance_epoch(tx: Tx) -> None:

@@ -35,6 +35,8 @@ class Claim(NamedTuple):
         attempt: the number that this attempt will have.
         recipients: those that are queued.
         is_whole: the message has no other recipients than `recipients`.
+        others: the addresses of those.
+        token: the name of the token that sent it; empty for the local operator.
         raw: the bytes; None where they are large (read them with `load_raw`) or gone.
         age_from_ms: since when `max_age` counts.
         is_list: it has `list_unsubscribe`: complaints and unsubscribes keep it back.
@@ -68,6 +70,8 @@ class Claim(NamedTuple):
     size_bytes: int
     raw: bytes | None
     is_list: bool = False
+    others: tuple[str, ...] = ()
+    token: str = ""
 
 
 class Settlement(NamedTuple):
@@ -87,6 +91,7 @@ class AttemptResult(NamedTuple):
         is_recorded: False where nothing was asked of a next hop (a gate refused): no row.
         due_ms, waiting_for, next_hop, chain_index, schedule_step: where the recipients that
             stay queued go from here.
+        route: why it went to this next hop.
     """
 
     settlements: Mapping[int, Settlement]
@@ -101,6 +106,7 @@ class AttemptResult(NamedTuple):
     marked: frozenset[int] = frozenset()
     dialogue: str = ""
     is_recorded: bool = True
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -939,6 +945,15 @@ class Store(Protocol):
 
     async def keep_note(self, key: str, value: str) -> str:
         """Leave such a note unless there is one; return the one that stands."""
+        ...
+
+    async def take_duty(self, name: str, holder: int, *, now_ms: int, until_ms: int) -> bool:
+        """Give a duty that one process at a time does to *holder*, until then at most.
+
+        False where another one has it.  Who has it takes it again to keep it, or with an
+        *until_ms* in the past to give it up.  Moments are the wall clock's: a jump may give it
+        to two, so that it must be one that does no harm done twice.
+        """
         ...
 
     async def audit(self, *, limit: int = 100) -> list[Breach]:

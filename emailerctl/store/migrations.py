@@ -355,6 +355,23 @@ def _breakers(db: Database) -> None:
         db.execute(statement)
 
 
+_ROUTES_AND_DOUBTS = (
+    "ALTER TABLE attempts ADD COLUMN route TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE attempts ADD COLUMN boot_id TEXT",
+    "ALTER TABLE attempts ADD COLUMN marked_boot_at INTEGER",
+    "ALTER TABLE attempts ADD COLUMN asked INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed_boot_at INTEGER",
+)
+
+
+@_MIGRATIONS(name=STEPS[3])
+def _routes_and_doubts(db: Database) -> None:
+    """Note with each attempt why it went there, and how its doubt is being resolved."""
+    for statement in _ROUTES_AND_DOUBTS:
+        db.execute(statement)
+
+
 _DOORBELLS = """
 ALTER TABLE work ADD COLUMN rung_at INTEGER;
 
@@ -375,7 +392,7 @@ CREATE TABLE queue_reports (
 """
 
 
-@_MIGRATIONS(name="0005_doorbells")
+@_MIGRATIONS(name=STEPS[4])
 def _doorbells(db: Database) -> None:
     """Note when a message's doorbell was rung; keep foreign messages and brokers' reports."""
     for statement in _DOORBELLS.split(";"):

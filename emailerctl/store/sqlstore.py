@@ -682,6 +682,14 @@ class SqlStore:
         """Leave such a note unless there is one; return the one that stands."""
         return await self.driver.write(lambda tx: administering.keep_note(tx, key, value))
 
+    async def take_duty(self, name: str, holder: int, *, now_ms: int, until_ms: int) -> bool:
+        """Give a duty to *holder* until then; False where another one has it."""
+        return await self.driver.write(
+            lambda tx: administering.take_duty(
+                tx, name, holder, now_ms=now_ms, until_ms=until_ms
+            )
+        )
+
     async def audit(self, *, limit: int = 100) -> list[Breach]:
         """Check the invariants I1 to I10 and return what does not hold."""
         return await self.driver.read(lambda tx: auditing.audit(tx, limit=limit))

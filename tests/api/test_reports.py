@@ -157,7 +157,7 @@ class TestSigned(ReportsCase):
         calls = {
             "forged": self.sign(event, key="guess"),
             "mangled": mangled,
-            "old": self.sign(event, at_s=-301),
+            "old": self.sign(event, at_s=-8 * 3600 - 301),
             "from the future": self.sign(event, at_s=301),
             "unsigned": json.dumps({"event-data": event}).encode(),
             "empty": b"",

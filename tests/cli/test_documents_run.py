@@ -115,7 +115,7 @@ def test_settings_targets_options_and_variables_that_are_named_exist(document: s
         if setting:
             table, key = setting[1], setting[2]
             is_there = table == "providers.relay" or any(
-                table == known[0] and key in (None, known[1]) for known in keys
+                table == ".".join(known[:-1]) and key in (None, known[-1]) for known in keys
             )
         elif quote.startswith("--"):
             is_there = quote in options

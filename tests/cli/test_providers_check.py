@@ -68,3 +68,47 @@ def test_a_plan_for_a_provider_shows_its_request_without_secrets(world: World) -
     assert "https://api.postmarkapp.com/email" in planned.out
     assert '"Subject"' in planned.out
     assert "very-secret-token" not in planned.out + planned.err
+
+
+def test_a_key_that_is_wrong(world: World, providers: ProviderServer) -> None:  # noqa: F811
+    more = f'server_token = "guess"\nbase_url = "{providers.url("postmark")}"\n'
+    point_to(world, 0, kind="postmark", more=more)
+
+    refused = world.run("providers", "check", "relay")
+
+    assert refused.code == 69
+    assert "relay: credentials" in refused.err
+    (row,) = [line for line in refused.lines if line.startswith("credentials\t")]
+    _, said, detail, cure = row.split("\t")
+    assert (said, detail[:3]) == ("BAD", "401")
+    assert cure.startswith("set the key anew")
+    assert "guess" not in refused.out + refused.err
+
+
+def test_a_plan_says_it_in_json_too(world: World) -> None:
+    words = ("--to", "ann@example.org", "--bcc", "eve@example.org", "--text", "Hi", "--plan")
+
+    planned = world.ok("send", *words, "-o", "json").json
+
+    assert set(planned) == {"route", "recipients", "next_hops", "warnings"}
+    assert planned["route"]["chain"] == ["relay"]
+    assert planned["recipients"] == ["to ann@example.org", "bcc eve@example.org"]
+    (hop,) = planned["next_hops"]
+    assert (hop["name"], hop["kind"], hop["skipped"]) == ("relay", "smtp", False)
+    assert "RCPT TO:<eve@example.org>" in hop["request"]["head"]
+    assert hop["traps"]
+
+
+def test_a_plan_refuses_what_would_be_refused(world: World) -> None:
+    refused = world.run("send", "--to", "nonsense", "--text", "Hi", "--plan")
+    nowhere = world.run(
+        "send", "--to", "ann@example.org", "--text", "x", "--provider", "y", "--plan"
+    )
+
+    assert (refused.code, nowhere.code) == (65, 65)
+    assert "/to/0: " in refused.err
+    assert "no provider 'y'" in nowhere.err
+    for words in (("--wait",), ("--key", "k")):
+        wrong = world.run("send", "--to", "ann@example.org", "--text", "x", "--plan", *words)
+        assert wrong.code == 2
+        assert "--plan" in wrong.err

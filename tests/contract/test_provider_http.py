@@ -5,6 +5,7 @@ What matters in each: the outcome never says "not accepted" of a copy that the j
 """
 
 import asyncio
+import json
 import signal
 import socket
 from collections import Counter
@@ -19,7 +20,7 @@ import pytest
 import trustme
 
 from emailerctl.models.outcome import Alarm, Kind, Party, Phase
-from emailerctl.providers.base import DOT_WITHIN_MS, Abilities, CanLookUp, MarkRefused
+from emailerctl.providers.base import DOT_WITHIN_MS, Abilities, CanLookUp, MarkRefused, Outgoing
 from emailerctl.providers.http import HttpNextHop
 from emailerctl.providers.http_client import Answer, Request
 from emailerctl.providers.registry import KINDS
@@ -528,6 +529,48 @@ async def test_check_says_what_works(providers: ProviderServer, kind: str) -> No
     assert [(result.name, result.is_good) for result in away] == [("connection", False)]
 
 
+async def test_a_check_shakes_hands(
+    encrypted: tuple[ProviderServer, Path], providers: ProviderServer, kind: str
+) -> None:
+    server, ca_file = encrypted
+    async with opened(kind, server, ca_file=str(ca_file)) as hop:
+        known = await hop.check_tls()
+    async with opened(kind, server) as hop:
+        unknown = await hop.check_tls()
+    async with opened(kind, providers) as hop:
+        in_clear = await hop.check_tls()
+    async with opened(kind, "https://127.0.0.1:9") as hop:
+        away = await hop.check_tls()
+
+    assert known is not None
+    assert known.is_good
+    assert known.detail.startswith("TLSv1.")
+    assert "certificate until" in known.detail
+    assert unknown is not None
+    assert (unknown.is_good, "certificate" in unknown.detail) == (False, True)
+    assert in_clear is not None
+    assert (in_clear.is_good, in_clear.detail) == (True, "none: this host")
+    assert away is None  # `check` says so
+
+
+async def test_a_plan_is_the_request_without_its_secrets(
+    providers: ProviderServer, kind: str
+) -> None:
+    outgoing = build_message("ok", "ok")
+    async with opened(kind, providers) as hop:
+        planned = hop.plan(outgoing)
+        request = hop.build(outgoing)
+        secrets = hop.settings.secrets
+
+    assert isinstance(request, Request)
+    assert planned.target == f"{request.method} {providers.url(kind)}{request.path}"
+    assert planned.size_bytes == len(request.body)
+    shown = "\n".join([planned.target, *planned.head, planned.body])
+    assert outgoing.public_id in shown or "Raw" in shown  # SES has it in base64
+    assert not [secret for secret in secrets if secret in shown]
+    assert providers.journal(outgoing.public_id) == []
+
+
 async def test_a_look_up_tells_who_has_it(providers: ProviderServer, kind: str) -> None:
     async with opened(kind, providers, final_reply="200ms") as hop:
         if hop.abilities.look_up_lag_ms is None:
@@ -549,9 +592,26 @@ async def test_a_look_up_tells_who_has_it(providers: ProviderServer, kind: str) 
     assert nothing == {}
 
 
+def find_key(hop: Any, outgoing: Outgoing) -> str:
+    """Return the key of an attempt's request: a header, or a field of the body (`a.b`)."""
+    request = hop.build(outgoing)
+    assert isinstance(request, Request)
+    field = hop.abilities.idempotency.field
+    if field in request.headers:
+        return request.headers[field]
+    value: Any = json.loads(request.body)
+    for name in field.split("."):
+        value = value[name]
+    return str(value)
+
+
 @pytest.mark.parametrize("wish", ["silent-after", "reset-after", "s500-after"])
 async def test_the_same_key_again_ends_the_doubt(providers: ProviderServer, wish: str) -> None:
-    """A replay of the attempt: what was taken is said to be taken, and no second copy goes."""
+    """A replay of the attempt: no second copy goes, and what was taken is said to be taken.
+
+    At Brevo a known key is an error: it says that there was such a request, not what came of
+    it, and the look-up does.
+    """
     keyed = [kind for kind in DIALECTS if (KINDS[kind].abilities or Abilities()).idempotency]
     assert "resend" in keyed
     for kind in keyed:
@@ -559,17 +619,20 @@ async def test_the_same_key_again_ends_the_doubt(providers: ProviderServer, wish
         async with opened(kind, providers, final_reply="1s") as hop:
             first = (await hop.send(outgoing, Marker())).outcomes[0]
             again = (await hop.send(outgoing, Marker())).outcomes[0]
-            request = hop.build(outgoing)
+            finds = isinstance(hop, CanLookUp)
+            found = (await hop.look_up(build_look_up(outgoing)))[0] if finds else None
 
-        assert isinstance(request, Request)
-        field = hop.abilities.idempotency.field
-        key = request.headers.get(field)
-        if key is None:  # it is in the body, as a hash of the key
-            assert field.rpartition(".")[2] in request.body.decode()
+        keys = [find_key(hop, replace(outgoing, attempt=attempt)) for attempt in (1, 1, 2)]
+        assert keys[0]
+        assert keys[0] == keys[1] != keys[2]
+        assert first.kind is Kind.UNKNOWN
+        if DIALECTS[kind].repeated is None:
+            assert again.kind is Kind.ACCEPTED
+            assert again.provider_message_id
         else:
-            assert key.endswith(".1")
-        assert (first.kind, again.kind) == (Kind.UNKNOWN, Kind.ACCEPTED)
-        assert again.provider_message_id
+            assert (again.kind, again.phase) == (Kind.UNKNOWN, Phase.ANSWER)
+            assert found is not None
+            assert (found.is_there, found.attempt) == (True, 1)
         assert len(providers.journal(outgoing.public_id)) == 1
 
 

@@ -1,11 +1,21 @@
 """Tokens, suppressions, next hops, consumers, alerts and notes."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from emailerctl.errors import BadRequest, Conflict, NotFound
-from emailerctl.store.base import Alert, Blocks, HopState, NextHop, Suppression
+from emailerctl.store.base import (
+    Alert,
+    Blocks,
+    Breaker,
+    BreakerState,
+    HopState,
+    NextHop,
+    Stint,
+    Suppression,
+)
 from tests.contract.test_store_acceptance import suppression, token
 from tests.desk import BOOT, LEASE_MS, Desk
 
@@ -289,3 +299,146 @@ async def test_consumers_are_listed_until_they_end_and_then_forgotten(desk: Desk
     desk.clock.advance(h=25)
     await desk.register(3)
     assert len(desk.rows("SELECT 1 FROM consumers")) == 2
+
+
+# how next hops fare
+
+
+OPENED = Breaker(
+    name="relay",
+    state=BreakerState.OPEN,
+    version=1,
+    reason="connection refused",
+    since_ms=5,
+    until_ms=30_005,
+    openings=1,
+    failures=5,
+)
+
+
+async def test_a_breaker_is_kept_as_it_was_set(desk: Desk) -> None:
+    assert await desk.store.set_breaker(OPENED, now_ms=5) == OPENED
+
+    assert await desk.store.load_standing() == ([], [OPENED])
+    (event,) = await desk.events()
+    assert (event.type, event.provider, event.at_ms) == ("next_hop.changed", "relay", 5)
+    assert event.data == {
+        "breaker": "open",
+        "reason": "connection refused",
+        "failures": 5,
+        "until": "1970-01-01T00:00:30.005Z",
+        "actor": "consumer",
+    }
+
+
+async def test_a_breaker_that_was_decided_on_another_version_is_not_written(desk: Desk) -> None:
+    """Two consumers decide at once: the first is written, the second is told."""
+    await desk.store.set_breaker(OPENED, now_ms=5)
+    late = replace(OPENED, reason="another", until_ms=99)
+    half = replace(OPENED, state=BreakerState.HALF_OPEN, version=2, owner=1)
+
+    assert await desk.store.set_breaker(late, now_ms=6) == OPENED
+    answers = await asyncio.gather(
+        desk.store.set_breaker(half, now_ms=7),
+        desk.store.set_breaker(replace(half, owner=2), now_ms=7),
+    )
+
+    assert answers == [half, half]
+    assert len(await desk.events()) == 1  # probing is for the process log
+
+
+async def test_opening_a_next_hop_closes_its_breaker(desk: Desk) -> None:
+    await desk.store.set_breaker(OPENED, now_ms=5)
+    await desk.store.set_next_hop(NextHop(name="relay", state=HopState.DISABLED, changed_ms=6))
+    assert (await desk.store.load_standing())[1] == [OPENED]
+
+    await desk.store.set_next_hop(NextHop(name="relay", state=HopState.OPEN, changed_ms=7))
+
+    _, (breaker,) = await desk.store.load_standing()
+    assert breaker == Breaker(name="relay", version=2, since_ms=7)
+    stale = replace(OPENED, version=2)
+    assert await desk.store.set_breaker(stale, now_ms=8) == breaker
+
+
+def stint(domain: str = "", length_us: int = 100_000, count: int = 10) -> Stint:
+    return Stint(
+        next_hop="relay", domain=domain, length_us=length_us, ahead_us=500_000, count=count
+    )
+
+
+async def test_stretches_of_one_rate_never_overlap(desk: Desk) -> None:
+    now_us = desk.clock.now_ms() * 1000
+    takes = [desk.store.take_stints([stint()], now_ms=desk.clock.now_ms()) for _ in range(8)]
+
+    begins = [begin for (begin,) in await asyncio.gather(*takes)]
+
+    # The seventh would begin later than it is asked for, and is told when.
+    assert sorted(begins) == [now_us + 100_000 * n for n in (0, 1, 2, 3, 4, 5, 6, 6)]
+    desk.clock.advance(s=10)
+    again = await desk.store.take_stints([stint()], now_ms=desk.clock.now_ms())
+    assert again == [now_us + 10_000_000]
+
+
+async def test_each_domain_has_its_own(desk: Desk) -> None:
+    now_ms = desk.clock.now_ms()
+    begins = await desk.store.take_stints(
+        [stint(), stint("a.example"), stint("b.example"), stint("a.example")], now_ms=now_ms
+    )
+
+    assert [begin - now_ms * 1000 for begin in begins] == [0, 0, 0, 100_000]
+
+
+async def test_a_stretch_far_ahead_is_not_believed(desk: Desk) -> None:
+    """F-CL-01: the wall clock was set back."""
+    now_ms = desk.clock.now_ms()
+    await desk.store.take_stints([stint()], now_ms=now_ms + 86_400_000)
+
+    assert await desk.store.take_stints([stint()], now_ms=now_ms) == [now_ms * 1000]
+
+
+async def test_use_is_counted_by_minutes(desk: Desk) -> None:
+    minute = desk.clock.now_ms() // 60_000
+    for at, count in ((0, 3), (30, 4), (60, 5), (240, 1)):
+        now_ms = minute * 60_000 + at * 1000
+        await desk.store.take_stints([stint(count=count)], now_ms=now_ms)
+        usage = (await desk.store.list_usage())["relay"]
+        assert usage[1:] == {0: (3, 0), 30: (7, 0), 60: (5, 7), 240: (1, 0)}[at]
+
+
+async def test_domains_that_nobody_writes_to_any_more_are_forgotten(desk: Desk) -> None:
+    now_ms = desk.clock.now_ms()
+    await desk.store.take_stints([stint(), stint("a.example")], now_ms=now_ms)
+    desk.clock.advance(h=2)
+
+    await desk.store.retain(
+        content_ms=1, messages_ms=1, events_ms=1, now_ms=desk.clock.now_ms(), limit=10
+    )
+
+    assert desk.rows("SELECT domain FROM paces") == [("",)]
+
+
+async def test_a_duty_has_one_holder_at_a_time(desk: Desk, other: Desk) -> None:
+    """Another process takes it when it was given up, or not taken again in time."""
+    now_ms = desk.clock.now_ms()
+
+    async def take(of: Desk, holder: int, at_ms: int, until_ms: int) -> bool:
+        return await of.store.take_duty("poll", holder, now_ms=at_ms, until_ms=until_ms)
+
+    assert await take(desk, 1, now_ms, now_ms + 60_000)
+    assert not await take(other, 2, now_ms + 59_999, now_ms + 120_000)
+    assert await take(desk, 1, now_ms + 30_000, now_ms + 90_000)
+    assert not await take(other, 2, now_ms + 60_000, now_ms + 120_000)
+    assert await take(other, 2, now_ms + 90_000, now_ms + 150_000)
+    assert not await take(desk, 1, now_ms + 90_000, now_ms + 150_000)
+    assert await take(other, 2, now_ms + 90_000, 0)
+    assert await take(desk, 1, now_ms + 90_000, now_ms + 150_000)
+
+
+async def test_a_clock_that_jumped_back_frees_a_duty(desk: Desk) -> None:
+    """F-CL-01: what is held for longer than a day was written by another clock."""
+    now_ms = desk.clock.now_ms()
+    month_ms = 30 * 86_400_000
+
+    await desk.store.take_duty("poll", 1, now_ms=now_ms + month_ms, until_ms=now_ms + month_ms)
+
+    assert await desk.store.take_duty("poll", 2, now_ms=now_ms, until_ms=now_ms + 60_000)

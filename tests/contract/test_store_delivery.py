@@ -68,6 +68,24 @@ async def test_each_next_hop_has_its_own_room(desk: Desk) -> None:
     assert await desk.due(other=9) == ()
 
 
+async def test_a_next_hop_is_probed_with_what_would_bear_a_second_copy(desk: Desk) -> None:
+    """F-CO-07: policy `resend` first, whatever its age and priority."""
+    ask = [await desk.add() for _ in range(2)]
+    ask.sort()
+    desk.clock.advance(s=1)
+    resend = await desk.add(on_unknown=OnUnknown.RESEND, priority=Priority.LOW)
+    elsewhere = await desk.add(next_hop="backup")
+
+    async def probe(**rooms: int) -> tuple[int, ...]:
+        now_ms = desk.clock.now_ms()
+        due = await desk.store.find_due(rooms, now_ms=now_ms, is_idle=True, probing=["relay"])
+        return due.message_ids
+
+    assert await probe(relay=1, backup=9) == (resend, elsewhere)
+    assert await probe(relay=9) == (resend, *ask)
+    assert await probe(relay=0) == ()
+
+
 async def test_a_bulk_run_never_delays_a_password_reset(desk: Desk) -> None:
     low = [await desk.add(priority=Priority.LOW) for _ in range(3)]
     low.sort()

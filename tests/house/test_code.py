@@ -21,6 +21,7 @@ MAY_CATCH_ALL = {
     "daemons/api/handlers/base.py",
     "daemons/run.py",
     "daemons/watch.py",
+    "emailerctl/cli/reports.py",  # a mail server returns what is not taken with 75
 }
 PRINTING = {"print", "pprint", "echo", "secho", "Console"}
 

@@ -30,6 +30,7 @@ def test_the_commands_of_every_day_are_there() -> None:
         ("store", "migrate check audit"),
         ("config", "show check init schema"),
         ("suppressions", "list add rm import export"),
+        ("reports", "ingest"),
         ("providers", "list enable disable"),
     ):
         for name in verb.split():

@@ -101,9 +101,10 @@ class Server:
         return answer
 
     def recall(self, name: str, dialect: Dialect, asked: Asked) -> Reply | None:
-        """Return what was answered to a request with this idempotency key."""
+        """Return the answer to a request whose idempotency key is known."""
         key = dialect.read(asked).key
-        return self._answers.get((name, key)) if key else None
+        known = self._answers.get((name, key)) if key else None
+        return known and (dialect.repeated or known)
 
     def visible(self, name: str) -> list[dict[str, Any]]:
         before_ms = time.time_ns() // 1_000_000 - self._lag_ms

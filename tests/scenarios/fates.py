@@ -10,8 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-from emailerctl.store.base import Store
 from emailerctl.store.driver import Driver, Tx
+from emailerctl.store.sqlstore import SqlStore
 from emailerctl.store.together import Adding
 
 VERBS = ("add", "claim", "mark", "settle", "testify", "give_back", "renew")
@@ -39,6 +39,11 @@ class Fate:
         self.calls += 1
         return self.calls == self.nth
 
+    @property
+    def is_stop(self) -> bool:
+        """Return whether the process only stands still, and others go on beside it."""
+        return self.signal_ == signal.SIGSTOP
+
     def strike(self) -> None:
         """Die, or stop until somebody says SIGCONT."""
         os.kill(os.getpid(), self.signal_)
@@ -52,12 +57,39 @@ def _is_about(arguments: tuple[Any, ...], address: str) -> bool:
     )
 
 
+class CountingDriver:
+    """A driver that knows when its writer has nothing to do."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def write(self, work: Callable[[Tx], Any]) -> Any:
+        self._asked += 1
+        return self._driver.write(work)
+
+    async def until_idle(self) -> None:
+        """Wait until everything that was asked for is committed, and nothing more was.
+
+        Who stands still in the middle of a transaction keeps the store's write lock.
+        """
+        asked = -1
+        while asked != self._asked:
+            asked = self._asked
+            await self._driver.write(lambda _: None)
+
+
 class FatedStore:
     """A store whose calls meet their fates."""
 
-    def __init__(self, store: Store, fates: list[Fate]) -> None:
+    def __init__(self, store: SqlStore, fates: list[Fate]) -> None:
         self._store = store
         self._fates = fates
+        if any(fate.is_stop for fate in fates):
+            store.driver = self._driver = CountingDriver(store.driver)
 
     def __getattr__(self, name: str) -> Any:
         verb = getattr(self._store, name)
@@ -76,12 +108,17 @@ class FatedStore:
         come = [fate for fate in fates if fate.has_come(arguments)]
         for fate in come:
             if not fate.is_after:
-                fate.strike()
+                await self._strike(fate)
         result = await verb(*arguments, **named)
         for fate in come:
             if fate.is_after:
-                fate.strike()
+                await self._strike(fate)
         return result
+
+    async def _strike(self, fate: Fate) -> None:
+        if fate.is_stop:
+            await self._driver.until_idle()
+        fate.strike()
 
 
 class DyingDriver:

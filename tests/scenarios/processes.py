@@ -38,17 +38,19 @@ async def eventually(
 class Daemon:
     """A child process and its log."""
 
-    def __init__(self, module: str, *arguments: str, log: Path) -> None:
-        """Start `python -m MODULE`; what it writes goes to *log*."""
+    def __init__(
+        self, module: str, *arguments: str, log: Path, stdin: Path | None = None
+    ) -> None:
+        """Start `python -m MODULE`; what it writes goes to *log*, *stdin* is what it reads."""
         self.log = log
         self._end = f"{module} in {log.name}"
-        with log.open("wb") as file:
+        with log.open("wb") as file, (stdin or Path(os.devnull)).open("rb") as reads:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 cwd=ROOT,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                stdin=subprocess.DEVNULL,
+                stdin=reads,
                 start_new_session=True,
                 env={"PATH": os.environ["PATH"], **_coverage()},
             )

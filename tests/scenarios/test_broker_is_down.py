@@ -11,6 +11,7 @@ from tests.scenarios.brokers import ByForestMq
 from tests.scenarios.client import build_body, create_client, find_id, start_api
 from tests.scenarios.conftest import Create
 from tests.scenarios.processes import eventually
+from tests.scenarios.world import World
 
 LATENCY_MS = 10_000
 
@@ -44,6 +45,13 @@ async def test_it_is_accepted_and_goes_out_all_the_same(
     assert ready["broker"]["kind"] == "forestmq"
 
 
+async def is_falling_back(world: World) -> bool:
+    """Return whether a process has left word of it; each does every two seconds."""
+    return any(
+        report.is_falling_back for _, report in await world.app.store.list_queue_reports()
+    )
+
+
 async def test_the_fallback_begins_and_ends_by_itself(
     create: Create, start_forestmq: StartForestMq
 ) -> None:
@@ -56,6 +64,7 @@ async def test_the_fallback_begins_and_ends_by_itself(
     broker.server.kill()
     await consumer.until_line("queue.fallback")
     await world.let_others_pass()
+    await eventually(lambda: is_falling_back(world), saying=world.tell)
     assert "fallback" in await world.cli("queue", "stats")
 
     broker.server.restart()

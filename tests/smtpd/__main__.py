@@ -37,6 +37,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no-pipelining", action="store_true")
     add("--no-8bitmime", action="store_true")
     add("--no-smtputf8", action="store_true")
+    add("--dsn", action="store_true", help="announce DSN (RFC 3461)")
     add("--lie-8bitmime", action="store_true", help="announced, and refused at MAIL")
     add("--lie-smtputf8", action="store_true", help="announced, and refused at MAIL")
     add("--size", type=int, default=52_428_800, help="announced; -1: not announced")

@@ -95,6 +95,7 @@ class Options:
     no_pipelining: bool = False
     no_8bitmime: bool = False
     no_smtputf8: bool = False
+    dsn: bool = False
     lie_8bitmime: bool = False
     lie_smtputf8: bool = False
     size: int | None = 52_428_800
@@ -373,6 +374,7 @@ class Connection(asyncio.Protocol):
             f"SIZE {self.options.size}": self.options.size is not None,
             "8BITMIME": not self.options.no_8bitmime,
             "SMTPUTF8": not self.options.no_smtputf8,
+            "DSN": self.options.dsn,
             "STARTTLS": has_starttls,
             f"AUTH {self.options.auth_methods}": bool(self.credentials),
         }

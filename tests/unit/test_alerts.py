@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from emailerctl.core.alerts import AlertName, Facts, judge
-from emailerctl.store.base import HopState, NextHop, Pause, QueueStats
+from emailerctl.store.base import Breaker, BreakerState, HopState, NextHop, Pause, QueueStats
 
 NOW_MS = 1_795_514_400_000
 QUIET = QueueStats(
@@ -37,6 +37,10 @@ CALM = Facts(
 )
 SHUT = NextHop(name="relay", state=HopState.DISABLED)
 ALSO_SHUT = NextHop(name="backup", state=HopState.DISABLED)
+FAILING = Breaker(
+    name="relay", state=BreakerState.OPEN, since_ms=NOW_MS - 11_000, reason="no route"
+)
+PROBED = BreakerState.HALF_OPEN
 PAUSED = NextHop(name="relay", state=HopState.PAUSED, reason="credentials: 535 no")
 
 
@@ -78,6 +82,19 @@ def pause(ms: int) -> dict[str, Any]:
         ),
         ({"next_hops": [replace(SHUT, state=HopState.OPEN), ALSO_SHUT]}, set()),
         ({"chains": [()], "next_hops": [SHUT]}, set()),
+        ({"next_hops": [ALSO_SHUT], "breakers": [FAILING]}, {AlertName.CHAIN_SHUT}),
+        ({"breakers": [FAILING, replace(FAILING, name="backup")]}, {AlertName.CHAIN_SHUT}),
+        ({"breakers": [FAILING]}, set()),
+        (
+            {"chains": [("relay",)], "breakers": [replace(FAILING, state=PROBED)]},
+            {AlertName.CHAIN_SHUT},
+        ),
+        (
+            {"chains": [("relay",)], "breakers": [replace(FAILING, since_ms=NOW_MS - 9_000)]},
+            set(),
+        ),
+        ({"chains": [("relay",)], "breakers": [Breaker(name="relay", version=9)]}, set()),
+        ({"breakers": [FAILING], "queue": replace(QUIET, waiting=1)}, set()),
         ({"next_hops": [SHUT], "queue": replace(QUIET, waiting=1)}, {AlertName.CHAIN_SHUT}),
         ({"queue": replace(QUIET, waiting=1)}, set()),  # just opened: it goes on in a moment
         ({"is_storage_low": True}, {AlertName.DISK_LOW}),
@@ -110,6 +127,12 @@ def test_a_queue_that_is_paused_is_not_late() -> None:
     queue = replace(pause(60_000)["queue"], oldest_due_ms=0, ready=1)
 
     assert judge(replace(CALM, queue=queue)) == {}
+
+
+def test_a_chain_that_fails_says_why() -> None:
+    told = judge(replace(CALM, chains=[("relay",)], breakers=[FAILING]))
+
+    assert "relay: no route" in told[AlertName.CHAIN_SHUT]
 
 
 def test_each_alert_says_what_is_wrong_and_what_to_type() -> None:

@@ -11,10 +11,11 @@ import pytest
 from emailerctl.core.deliver import Attempt, Delivery, Hop
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import Routing
-from emailerctl.core.standing import Standing
+from emailerctl.core.standing import Bounds, Standing
 from emailerctl.errors import StoreBusy, Unavailable
 from emailerctl.models.lifecycle import Cause, Reason, State, WaitingFor
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
+from emailerctl.models.rate import Rate
 from emailerctl.store.base import Verb
 from emailerctl.store.sqlstore import SqlStore
 from tests.contract.test_store_acceptance import suppression
@@ -384,6 +385,85 @@ async def test_a_message_whose_whole_chain_is_shut_waits_for_a_next_hop(office: 
     assert recipient.due_ms is not None
     wait_ms = recipient.due_ms - office.desk.clock.now_ms()
     assert 30_000 <= wait_ms <= 60_000
+
+
+async def test_a_breaker_opens_and_the_next_takes_over_without_an_attempt(
+    office: Office,
+) -> None:
+    """F-CO-07: five failures in a row, and the sixth message does not even ask."""
+    office.build(("relay", "backup"))
+    message_ids = [await office.desk.add() for _ in range(6)]
+    office.relay.default = HOP_DOWN
+    for message_id in message_ids[:5]:
+        await office.deliver(message_id)
+
+    await office.deliver(message_ids[5])
+
+    assert len(office.relay.asked) == 5
+    (attempt,) = (await office.desk.load(message_ids[5])).attempts
+    assert attempt.provider == "backup"
+
+
+async def test_what_waits_for_a_breaker_is_due_after_its_pause_and_not_all_at_once(
+    office: Office,
+) -> None:
+    """F-CO-07: no attempt is charged, and what it costs to look again is spread."""
+    message_ids = [await office.desk.add() for _ in range(25)]
+    office.relay.default = HOP_DOWN
+    for message_id in message_ids:
+        await office.deliver(message_id)
+
+    _, (breaker,) = await office.store.load_standing()
+    parked = [await office.desk.load(message_id) for message_id in message_ids[5:]]
+    assert [view.attempts for view in parked] == [()] * 20
+    waits = [(view.recipients[0].due_ms or 0) - breaker.until_ms for view in parked]
+    assert min(waits) >= 2_000
+    assert max(waits) <= 32_000
+    assert len({wait // 1_000 for wait in waits}) > 5
+
+
+async def test_a_probe_whose_mark_is_refused_leaves_its_place_to_another(
+    office: Office,
+) -> None:
+    message_ids = [await office.desk.add() for _ in range(7)]
+    office.relay.default = HOP_DOWN
+    for message_id in message_ids[:5]:
+        await office.deliver(message_id)
+    office.relay.default = ACCEPTED
+    office.desk.clock.advance(s=40)
+    attempt = await office.begin(message_ids[5])
+    await office.desk.order(Verb.CANCEL, message_ids[5])
+    await office.delivery.deliver(attempt)
+    assert office.relay.copies == []
+
+    await office.deliver(message_ids[6])
+
+    assert office.relay.copies == [(message_ids[6], ANN)]
+
+
+async def test_over_a_rate_it_is_put_aside_until_its_turn(office: Office) -> None:
+    """It is not shut: the next of the chain has nothing to do with it."""
+    bounds = {"relay": Bounds(rate=Rate(1, 60_000))}
+    office.standing = Standing(
+        office.store, settings_hashes={}, clock=office.desk.clock, bounds=bounds
+    )
+    office.build(("relay", "backup"))
+    first, second = [await office.desk.add() for _ in range(2)]
+    attempts = [await office.begin(message_id) for message_id in (first, second)]
+    assert office.delivery.find_wait_ms(attempts[0].claim) == 1
+    await office.delivery.renew()
+    assert office.delivery.find_wait_ms(attempts[0].claim) == 0
+    await office.delivery.deliver(attempts[0])
+    office.delivery.find_wait_ms(attempts[1].claim)
+    await office.delivery.renew()
+    assert office.delivery.find_wait_ms(attempts[1].claim) == 60_000
+
+    await office.delivery.deliver(attempts[1])
+
+    view = await office.desk.load(second)
+    assert (view.attempts, view.recipients[0].waiting_for) == ((), WaitingFor.NEXT_HOP)
+    assert view.recipients[0].due_ms == office.desk.clock.now_ms() + 60_000
+    assert (len(office.relay.asked), office.backup.asked) == (1, [])
 
 
 async def test_when_the_rest_of_the_chain_is_shut_it_begins_anew(office: Office) -> None:

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,8 @@ from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.settings import Settings, load, locate, origins
 from emailerctl.settings.example import build_example, build_schema
 from emailerctl.settings.lines import find_lines
-from emailerctl.settings.loading import known_keys, open_tables
+from emailerctl.settings.loading import known_keys, open_tables, tables
+from emailerctl.settings.model import RuleSettings
 
 RELAY = '[providers.relay]\nkind = "smtp"\n'
 
@@ -500,8 +501,10 @@ def test_every_way_to_write_toml_is_found() -> None:
         ("t", "x.y", "list"): 12,
         ("t", "x.y", "end"): 17,
         ("many",): 18,
-        ("many", "one"): 19,
-        ("many", "two"): 21,
+        ("many", "1"): 18,
+        ("many", "1", "one"): 19,
+        ("many", "2"): 20,
+        ("many", "2", "two"): 21,
         ("last",): 22,
         ("last", "z"): 23,
     }
@@ -565,6 +568,74 @@ def test_a_duration_reads_back(ms: int) -> None:
     assert parse_duration(duration_to_text(duration)) == duration
 
 
+# --- tables in tables ---
+
+IMAP = """[bounces.imap]
+host = "imap.example.org"
+username = "bounces"
+password = "s3cret"
+"""
+
+
+def test_a_table_in_a_table_is_read_from_everywhere() -> None:
+    settings = load(
+        write(IMAP),
+        environ={"EMAILER_BOUNCES__IMAP__POLL": "5m"},
+        overrides={"bounces.imap.mailbox": "Bounces"},
+    )
+
+    imap = settings.bounces.imap
+    assert (imap.host, imap.mailbox, imap.effective_port) == (
+        "imap.example.org",
+        "Bounces",
+        993,
+    )
+    assert imap.poll == timedelta(minutes=5)
+    shown = {one.key: (one.value, one.origin) for one in origins(settings)}
+    assert shown["bounces.imap.password"][0] == "********"
+    assert shown["bounces.imap.poll"] == ("5m", "EMAILER_BOUNCES__IMAP__POLL")
+    assert shown["bounces.imap.folder"] == ("Processed", "default")
+
+
+def test_its_password_comes_from_a_file(tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.touch(mode=0o600)
+    secret.write_text("s3cret\n")
+    text = IMAP.replace('password = "s3cret"', f'password_file = "{secret}"')
+
+    settings = load(write(text), environ={})
+
+    assert settings.bounces.imap.password.get_secret_value() == "s3cret"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (IMAP + 'mailbx = "x"', "did you mean bounces.imap.mailbox?"),
+        (IMAP + "zzzzzz = 1", "[bounces.imap] has ca_file, done,"),
+        ("[bounces]\nimap = 1", "this is a table: [bounces.imap]"),
+        ('[bounces.smtp]\nhost = "x"', "bounces.smtp.host"),
+        (IMAP + 'tls = "none"', 'write "implicit"'),
+        (IMAP + 'folder = "INBOX"', "read for ever"),
+        (IMAP + 'folder = "Überholt"', "modified UTF-7"),
+        (IMAP + 'poll = "1ms"', "bounces.imap.poll"),
+        ('[bounces.imap]\nhost = "imap.example.org"', "host without username and password"),
+    ],
+)
+def test_what_is_wrong_in_it_is_said(text: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(write(text), environ={})
+
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_mailbox_on_this_host_may_be_read_in_clear() -> None:
+    text = IMAP.replace("imap.example.org", "127.0.0.1") + 'tls = "none"'
+
+    assert load(write(text), environ={}).bounces.imap.effective_port == 143
+
+
 # --- example and schema ---
 
 
@@ -584,43 +655,41 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     defaults = Settings().model_dump(mode="json", by_alias=True, exclude={"providers"})
 
     del document["providers"]
-    for table in document.values():
-        for key in [key for key in table if key.endswith("_file")]:
-            del table[key]
+    for *path, key in (key for key, is_secret in known_keys().items() if is_secret):
+        table = document
+        for part in path:
+            table = table[part]
+        del table[f"{key}_file"]
     document["alerts"]["url"] = defaults["alerts"]["url"]
+    document["bounces"]["imap"]["password"] = defaults["bounces"]["imap"]["password"]
     document["log"]["hash_key"] = defaults["log"]["hash_key"]
+    (rule,) = document["routing"].pop("rules")
+    assert rule.keys() == RuleSettings.model_fields.keys()
+    assert defaults["routing"].pop("rules") == []
     assert document == defaults
 
 
 def test_every_setting_says_what_it_is_for() -> None:
     for *path, key in known_keys() | open_tables():
-        model = Settings()
-        for name in path:
-            model = getattr(model, name)
         fields = {
-            field.alias or name: field for name, field in type(model).model_fields.items()
+            field.alias or name: field
+            for name, field in tables()[tuple(path)].model_fields.items()
         }
         assert (fields[key].description or "").endswith("."), f"{path}.{key}"
 
 
 def test_the_schema_knows_what_the_loader_knows() -> None:
     schema = json.loads(json.dumps(build_schema()))
+    known: dict[tuple[str, ...], Any] = {(): schema["properties"]}
+    for path in tables():
+        reference = known[path[:-1]][path[-1]]["$ref"]
+        known[path] = schema["$defs"][reference.rpartition("/")[2]]["properties"]
+    keys = {(*path, key) for path, table in known.items() for key in table}
+    keys -= {*tables(), ("providers",)}
 
-    def walk(table: dict[str, Any], above: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-        inner = schema["$defs"][table["$ref"].rpartition("/")[2]] if "$ref" in table else {}
-        if not inner.get("properties"):
-            yield above
-        for key, below in inner.get("properties", {}).items():
-            yield from walk(below, (*above, key))
-
-    keys = {
-        key
-        for section, table in schema["properties"].items()
-        if section != "providers"
-        for key in walk(table, (section,))
+    secrets = {
+        (*path, f"{key}_file") for (*path, key), secret in known_keys().items() if secret
     }
-
-    secrets = {(*key[:-1], f"{key[-1]}_file") for key, secret in known_keys().items() if secret}
     assert keys == set(known_keys()) | set(open_tables()) | secrets
     assert schema["additionalProperties"] is False
 
@@ -634,6 +703,155 @@ def test_the_import_is_not_paid_by_who_needs_no_settings() -> None:
 
     assert run.stdout.strip() == b"False"
     assert settings_module.__doc__
+
+
+# --- routing rules ---
+
+HOPS = RELAY + '[providers.bulk]\nkind = "smtp"\n[routing]\ndefault = ["relay"]\n'
+
+
+def test_rules_are_read_in_their_order() -> None:
+    path = write(
+        HOPS
+        + """
+[[routing.rules]]
+name = "canary"
+tag = ["news"]
+percent = 5
+chain = ["bulk", "relay"]
+
+[[routing.rules]]
+from_domain = "Example.ORG, *.bücher.example"
+priority = "low"
+chain = "bulk"
+"""
+    )
+
+    canary, other = load(path, environ={}).routing.rules
+
+    assert (canary.name, canary.tag, canary.percent) == ("canary", ("news",), 5)
+    assert canary.chain == ("bulk", "relay")
+    assert other.from_domain == ("example.org", "*.xn--bcher-kva.example")
+    assert (other.priority, other.chain) == (("low",), ("bulk",))
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "line", "says"),
+    [
+        ('tagg = ["x"]\nchain = ["relay"]', "tagg", 3, "did you mean tag?"),
+        ('zzz = ["x"]\nchain = ["relay"]', "zzz", 3, "it has name, tag, template"),
+        ('tag = ["x"]', "chain", 2, "is missing"),
+        (
+            'tag = ["x"]\nchain = ["rely"]',
+            "chain",
+            4,
+            '"rely" is no next hop; did you mean "relay"?',
+        ),
+        ('tag = ["x"]\nchain = ["zzz"]', "chain", 4, "add a table [providers.zzz]"),
+        ('tag = ["x"]\nchain = []', "chain", 4, "is empty"),
+        ('tag = []\nchain = ["relay"]', "tag", 3, "is empty: nothing would ever match"),
+        ('tag = 5\nchain = ["relay"]', "tag", 3, "should be a list"),
+        ('priority = ["hihg"]\nchain = ["relay"]', "priority", 3, 'did you mean "high"?'),
+        (
+            'priority = ["5"]\nchain = ["relay"]',
+            "priority",
+            3,
+            "write one of high, normal, low",
+        ),
+        ('from_domain = ["a b"]\nchain = ["relay"]', "from_domain", 3, '"a b" is no domain'),
+        ('from_domain = ["*"]\nchain = ["relay"]', "from_domain", 3, '"*" is no domain'),
+        (
+            'recipient_domain = ["x@y.org"]\nchain = ["relay"]',
+            "recipient_domain",
+            3,
+            "is no domain",
+        ),
+        ('tag = "x"\npercent = 0\nchain = ["relay"]', "percent", 4, "greater than 0"),
+        (
+            'tag = "x"\npercent = 101\nchain = ["relay"]',
+            "percent",
+            4,
+            "less than or equal to 100",
+        ),
+        ('chain = ["relay"]', "", 2, "write that as [routing] default"),
+        ('percent = 100\nchain = ["relay"]', "", 2, "has no condition"),
+    ],
+)
+def test_a_wrong_rule_is_named_with_its_line(rule: str, key: str, line: int, says: str) -> None:
+    head = HOPS + '[[routing.rules]]\ntag = ["first"]\nchain = ["bulk"]\n'
+    before = head.count("\n")
+
+    (said,) = refused(f"{head}\n[[routing.rules]]\n{rule}\n")
+
+    dotted = f"routing.rules.2.{key}".rstrip(".")
+    assert said.startswith(f"emailer.toml:{before + line}: {dotted}: "), said
+    assert says in said
+
+
+def test_all_faults_of_all_rules_are_said_at_once() -> None:
+    said = refused(
+        HOPS
+        + '[[routing.rules]]\ntagg = "x"\n[[routing.rules]]\ntag = []\nchain = "relay"\n'
+        + '[api]\nport = "x"\n'
+    )
+
+    assert [line.split(": ")[1] for line in said] == [
+        "api.port",
+        "routing.rules.1.chain",
+        "routing.rules.1.tagg",
+        "routing.rules.2.tag",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_dead"),
+    [
+        ('tag = ["a", "b"]', 'tag = ["a"]', True),
+        ('tag = ["a", "b"]', 'tag = ["a"]\nservice = ["shop"]', True),
+        ('tag = ["a"]\npercent = 100', 'tag = ["a"]', True),
+        ('from_domain = ["*.example.org"]', 'from_domain = ["a.example.org"]', True),
+        ('from_domain = ["*.example.org"]', 'from_domain = ["*.a.example.org"]', True),
+        ('from_domain = ["*.example.org"]', 'from_domain = ["example.org"]', False),
+        ('tag = ["a"]\npercent = 50', 'tag = ["a"]', False),
+        ('tag = ["a"]', 'tag = ["a", "b"]', False),
+        ('tag = ["a"]\nservice = ["shop"]', 'tag = ["a"]', False),
+        ('tag = ["a"]', 'service = ["shop"]', False),
+    ],
+)
+def test_a_rule_that_can_never_match_is_refused(first: str, second: str, is_dead: bool) -> None:
+    text = "".join(f'[[routing.rules]]\n{rule}\nchain = ["bulk"]\n' for rule in (first, second))
+    if not is_dead:
+        assert len(load(write(HOPS + text), environ={}).routing.rules) == 2
+        return
+
+    (said,) = refused(HOPS + text)
+
+    assert "routing.rules.2: can never match: rule 1 takes all that it would" in said
+
+
+def test_one_table_instead_of_a_list_is_explained() -> None:
+    (said,) = refused(HOPS + '[routing.rules]\ntag = ["a"]\n')
+
+    assert said == (
+        "emailer.toml:8: [routing.rules]: is one table; rules are a list of them: "
+        "[[routing.rules]]"
+    )
+
+
+def test_rules_are_not_for_variables() -> None:
+    (said,) = refused(HOPS, environ={"EMAILER_ROUTING__RULES": "bulk"})
+
+    assert said.startswith("EMAILER_ROUTING__RULES: routing.rules: ")
+    assert "each under [[routing.rules]]" in said
+
+
+def test_rules_are_shown_as_they_are_written() -> None:
+    path = write(HOPS + '[[routing.rules]]\ntag = "a"\nchain = "bulk"\n')
+
+    said = {one.key: one for one in origins(load(path, environ={}))}
+
+    assert said["routing.rules"].value == [{"tag": ["a"], "chain": ["bulk"]}]
+    assert said["routing.rules"].origin == "emailer.toml:7"
 
 
 # --- tables within tables, with the operator's own keys ---

@@ -299,7 +299,11 @@ def test_cleaned_text_is_one_short_line() -> None:
 
 
 def outgoing(
-    *recipients: str, raw: bytes = RAW, sender: str = "s@example.org", utf8: bool = False
+    *recipients: str,
+    raw: bytes = RAW,
+    sender: str = "s@example.org",
+    utf8: bool = False,
+    return_id: str = "",
 ) -> Outgoing:
     return Outgoing(
         message_id=1,
@@ -310,6 +314,7 @@ def outgoing(
         raw=raw,
         needs_smtputf8=utf8,
         deadline_boot_ms=0,
+        return_id=return_id,
     )
 
 
@@ -340,6 +345,43 @@ def test_the_return_path_of_the_next_hop_comes_first() -> None:
 
     assert envelope is not None
     assert envelope.mail == "MAIL FROM:<bounces@example.org>"
+
+
+def test_a_signed_return_path_names_the_attempt() -> None:
+    """And a next hop that reports (RFC 3461) is asked to name what it reports about."""
+    settings = SmtpSettings(
+        host="relay.example.org", return_path="bounces@example.org", verp=True
+    )
+    message = outgoing("a+b=c@example.org", return_id="x" * 31)
+
+    plain = build_request(settings, message, {}).envelope
+    asking = build_request(settings, message, {"dsn": ""}).envelope
+
+    path = f"MAIL FROM:<bounces+{'x' * 31}@example.org>"
+    assert plain is not None
+    assert (plain.mail, plain.rcpts[0]) == (path, "RCPT TO:<a+b=c@example.org>")
+    assert asking is not None
+    assert asking.mail == f"{path} RET=HDRS ENVID={'x' * 31}"
+    assert asking.rcpts[0] == (
+        "RCPT TO:<a+b=c@example.org> NOTIFY=FAILURE,DELAY ORCPT=rfc822;a+2Bb+3Dc@example.org"
+    )
+
+
+def test_reports_are_asked_for_where_somebody_reads_them() -> None:
+    """Without a return path of the next hop they go to the sender, as they always have."""
+    message = outgoing("a@example.org", return_id="x" * 31)
+    wide = outgoing("ä@example.org", return_id="x" * 31)
+    settings = SmtpSettings(host="relay.example.org")
+    reading = SmtpSettings(host="relay.example.org", return_path="b@example.org")
+
+    quiet = build_request(settings, message, {"dsn": ""}).envelope
+    international = build_request(reading, wide, {"dsn": "", "smtputf8": ""}).envelope
+
+    assert quiet is not None
+    assert quiet.mail == "MAIL FROM:<s@example.org>"
+    assert quiet.rcpts == {0: "RCPT TO:<a@example.org>"}
+    assert international is not None
+    assert international.rcpts == {0: "RCPT TO:<ä@example.org> NOTIFY=FAILURE,DELAY"}
 
 
 @pytest.mark.parametrize(
@@ -428,7 +470,11 @@ def test_the_port_follows_from_the_protection() -> None:
         ({"host": "h.example", "hots": "x"}, "hots"),
         ({"host": "h.example", "port": 70_000}, "port"),
         ({"host": "h.example", "tls": "ssl"}, "starttls"),
-        ({"host": "h.example", "verp": True}, "not in this version"),
+        ({"host": "h.example", "verp": True}, "verp without return_path"),
+        (
+            {"host": "h.example", "verp": True, "return_path": "x" * 33 + "@example.org"},
+            "33 octets before the @; with verp = true at most 32",
+        ),
         ({"host": "h.example", "final_reply": 600}, "unit"),
         ({"host": "h.example", "final_reply": "0s"}, "greater than 0"),
         ({"host": "h.example", "return_path": "a b@example.org"}, "no address"),

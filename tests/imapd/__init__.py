@@ -1,0 +1,1 @@
+"""A small, misbehaving IMAP server in its own process; its mailboxes are folders of files."""
