@@ -355,6 +355,6 @@ def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
     for key, value in flatten(document):
         yield key, MASK if _secret(key) and value else value
     for name, table in settings.providers.items():
-        for key, value in table.items():
-            is_masked = isinstance(value, SecretStr)
-            yield ("providers", name, key), MASK if is_masked else value
+        for option, given in table.items():
+            is_masked = isinstance(given, SecretStr)
+            yield ("providers", name, option), MASK if is_masked else given

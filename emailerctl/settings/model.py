@@ -260,7 +260,7 @@ def _job_key_id(key_id: str) -> str:
 
 def _job_key(key: SecretStr) -> SecretStr:
     least = job.SECRET_CHARACTERS
-    if len(key.get_secret_value()) < least:
+    if any(len(one) < least for one in key.get_secret_value().split() or [""]):
         msg = f"is shorter than {least} characters; make one: openssl rand -hex 32"
         raise ValueError(msg)
     return key
@@ -334,7 +334,8 @@ class ForestMqIngestSettings(Section):
     )
     keys: dict[JobKeyId, JobKey] = Field(
         default_factory=dict,
-        description="Key id = secret of 32 characters or more; the key id is the service.",
+        description="Key id = secret of 32 characters or more; the key id is the service.  "
+        "While it is replaced there may be two, with a space between: the first signs.",
         examples=['shop_file = "/run/secrets/shop_job_key"'],
     )
     topics: dict[JobTopic, Text] = Field(

@@ -13,7 +13,7 @@ from emailerctl.models.lifecycle import State
 from emailerctl.store import sqlite
 
 SET = "emailerctl"  # the name of our set of steps in sqlite-utils' list
-STEPS = ("0001_message_log",)
+STEPS = ("0001_message_log", "0004_inbox")
 
 # The rare states, in which people look for messages: an index that the usual life of a message
 # (queued, sending, sent, delivered) never touches.
