@@ -8,16 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 
+from pydantic import SecretStr
+
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
+from emailerctl.core.ingest import Ingest, IngestRules
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing
 from emailerctl.core.tokens import TokenBook
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
+from emailerctl.models.job import Key
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities
 from emailerctl.providers.sandbox import SandboxSettings
@@ -69,6 +73,7 @@ class App:
     routing: Routing
     policy: RetryPolicy
     acceptance: Acceptance
+    ingest: Ingest
     tokens: TokenBook
     tables: Mapping[str, tuple[registry.Kind, Section]]
     is_storage_low: Callable[[], bool]
@@ -141,6 +146,14 @@ async def open_app(
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
     routing = Routing(tuple(settings.routing.default), frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
+    acceptance = Acceptance(
+        store,
+        _build_rules(settings, routing, _find_abilities(tables)),
+        clock=clock,
+        rng=chance,
+        is_storage_low=is_storage_low,
+        backlog=lambda: driver.backlog,
+    )
     try:
         yield App(
             settings=settings,
@@ -153,14 +166,8 @@ async def open_app(
             bell=bell,
             routing=routing,
             policy=_build_policy(settings),
-            acceptance=Acceptance(
-                store,
-                _build_rules(settings, routing, _find_abilities(tables)),
-                clock=clock,
-                rng=chance,
-                is_storage_low=is_storage_low,
-                backlog=lambda: driver.backlog,
-            ),
+            acceptance=acceptance,
+            ingest=Ingest(store, acceptance, _build_ingest_rules(settings), clock=clock),
             tokens=TokenBook(
                 store,
                 clock=clock,
@@ -242,6 +249,21 @@ def _build_rules(
         abilities=abilities,
         max_backlog=settings.api.max_waiting,
     )
+
+
+def _build_ingest_rules(settings: Settings) -> IngestRules:
+    forestmq = settings.ingest.forestmq
+    return IngestRules(
+        keys={name: tuple(read_keys(name, text)) for name, text in forestmq.keys.items()},
+        unsigned_from=forestmq.unsigned_from if forestmq.allow_unsigned else (),
+        unsigned_per_minute=forestmq.unsigned_per_minute,
+        max_age_ms=to_ms(forestmq.max_age),
+    )
+
+
+def read_keys(key_id: str, secrets: SecretStr) -> list[Key]:
+    """Return the keys of a service: the first one signs, any of them verifies."""
+    return [Key(key_id, secret) for secret in secrets.get_secret_value().split()]
 
 
 def _build_storage_check(settings: Settings, clock: Clock) -> Callable[[], bool]:

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
+from daemons.consumer.ingest import IngestLoop
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
@@ -119,25 +120,30 @@ async def consume(
             log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()
 
+    jobs = IngestLoop(app)
     watch = Watch(
         app,
         sweep=sweep,
         clock_watch=clock_watch,
         alerter=find_alerter(app, hops),
-        duties=((1.0, standing.refresh), (0.2, look_after_lease)),
+        duties=((1.0, standing.refresh), (0.2, look_after_lease), *jobs.duties),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
     queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
     ready()
     background = asyncio.create_task(watch.run())
     running = asyncio.create_task(loop.run(queue))
+    jobs.start()
     try:
         await asyncio.wait(
             {running, asyncio.ensure_future(stopping.wait())},
             return_when=asyncio.FIRST_COMPLETED,
         )
         log.log("consumer.draining", in_flight=loop.in_flight)
-        await loop.stop(within=settings.consumer.shutdown)
+        await asyncio.gather(
+            loop.stop(within=settings.consumer.shutdown),
+            jobs.stop(within=settings.consumer.shutdown),
+        )
         await running
     finally:
         background.cancel()

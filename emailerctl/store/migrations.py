@@ -264,6 +264,7 @@ CREATE TABLE inbox (
     changed_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX inbox_waiting ON inbox (due_at) WHERE reason = '';
+CREATE INDEX inbox_rejected ON inbox (changed_at) WHERE reason <> '';
 CREATE INDEX inbox_job ON inbox (job_id) WHERE job_id <> '';
 """
 
