@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     for share in ("drop", "abandon", "unanswered", "error", "mangle", "invent"):
         add(f"--{share}", type=float, default=0, metavar="SHARE")
     add("--repeat", type=int, default=1, metavar="N")
-    for flag in ("hang", "reorder", "cost"):
+    for flag in ("hang", "reorder", "other-echo", "cost"):
         add(f"--{flag}", action="store_true")
     add("--seed", type=int, default=1)
     return parser

@@ -54,6 +54,7 @@ class Options:
         abandon: share of the takes that are done, with the connection closed unanswered.
         unanswered: share of the puts that are done, with the connection closed unanswered.
         error: share of the requests that get 200 with an error body, undone.
+        other_echo: what is put is answered with something else, and queued as it is.
         mangle, invent: share of the takes that give a changed message, one of nobody's.
         cost: putting takes longer the more is queued, as in the real one.
     """
@@ -70,6 +71,7 @@ class Options:
     abandon: float = 0
     unanswered: float = 0
     error: float = 0
+    other_echo: bool = False
     mangle: float = 0
     invent: float = 0
     cost: bool = False
@@ -163,6 +165,7 @@ class Server:
     # requests
 
     def attach(self, connection: "Connection") -> None:
+        self.counts["connections"] += 1
         self._connections.add(connection)
 
     def detach(self, connection: "Connection") -> None:
@@ -234,7 +237,7 @@ class Server:
         if len(text.encode()) > limit - 1:
             raise Dies("a message that grew beyond the limit")
         self.put(text)
-        answer = self._reply_with(message)
+        answer = self._reply_with({} if self.options.other_echo else message)
         if self._chance.random() < self.options.unanswered:
             return Answer(None)
         return answer
