@@ -16,6 +16,7 @@ from daemons.api.feed import Feed
 from daemons.api.handlers.base import Handler, Unknown
 from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream
 from daemons.api.handlers.health import Health, Readiness
+from daemons.api.handlers.jobs import Job
 from daemons.api.handlers.messages import Message, MessageEvents, Messages, MessageVerb
 from daemons.api.handlers.providers import Providers, ProviderVerb
 from daemons.api.handlers.suppressions import OneSuppression, Suppressions
@@ -34,6 +35,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
     (re.compile(r"/v1/messages/([^/]+)"), Message),
     (re.compile(r"/v1/messages/([^/]+)/events"), MessageEvents),
     (re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve)"), MessageVerb),
+    (re.compile(r"/v1/jobs/([^/]+)"), Job),
     (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
     (re.compile(r"/v1/providers/([^/]+)/(enable|disable)"), ProviderVerb),
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from emailerctl.models.clock import to_text
-from emailerctl.models.ids import MESSAGE, TOKEN, to_public
+from emailerctl.models.ids import INBOX, MESSAGE, TOKEN, to_public
 from emailerctl.models.lifecycle import State
 from emailerctl.models.message import AttemptView, MessageView, Receipt, RecipientView
 from emailerctl.models.page import Page
@@ -17,6 +17,7 @@ from emailerctl.store.base import (
     Alert,
     Breach,
     Consumer,
+    InboxJob,
     NextHop,
     OrderResult,
     Pause,
@@ -188,6 +189,26 @@ def suppression_shape(suppression: Suppression) -> Shape:
         "expires_at": _moment(suppression.expires_ms),
         "actor": suppression.actor,
     }
+
+
+def inbox_shape(job: InboxJob, *, with_raw: bool = False) -> Shape:
+    """Return a job of the inbox; what came, as text, only where one is shown."""
+    shape: Shape = {
+        "id": to_public(INBOX, job.inbox_id),
+        "state": "rejected" if job.reason else "waiting",
+        "topic": job.topic,
+        "received_at": to_text(job.received_ms),
+        "due_at": None if job.reason else to_text(job.due_ms),
+        "service": job.service or None,
+        "key_id": job.key_id or None,
+        "job_id": job.job_id or None,
+        "code": job.reason or None,
+        "errors": [{"pointer": f.pointer, "detail": f.detail} for f in job.faults],
+        "size_bytes": len(job.raw),
+    }
+    if with_raw:
+        shape["raw"] = job.raw.decode("utf-8", "backslashreplace")
+    return shape
 
 
 def next_hop_shape(hop: NextHop, *, kind: str | None, is_default: bool) -> Shape:
