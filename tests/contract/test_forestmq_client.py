@@ -168,7 +168,7 @@ async def test_an_endless_answer_is_cut_off(
 async def test_another_server_is_unreadable(connect: Connect) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"}}")
-        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 12\r\n\r\n<html>\x1b[2J!")
+        writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 11\r\n\r\n<html>\x1b[2J!")
         await reader.read()
         writer.close()
 
