@@ -11,7 +11,7 @@ ARGS   ?=
 RUN    := $(VENV)/.installed-run
 DEV    := $(VENV)/.installed-dev
 
-.PHONY: help setup run test test-all check fix docs bench lock clean
+.PHONY: help setup run test test-deploy test-all check fix docs bench lock clean
 
 help:      ## this list
 	@sed -n 's/^\([a-z-]*\): *[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -23,6 +23,9 @@ run: $(RUN)    ## API, consumer and a sandbox inbox on a throw-away store, with 
 
 test: $(DEV)   ## the whole suite, no service needed; ARGS="tests/unit -x" for a part
 	@$(BIN)/python -m pytest --numprocesses auto $(ARGS)
+
+test-deploy: $(DEV) ## image, Compose and Ansible with a Docker engine of its own; root on Debian 12
+	@tools=$$(.ci/deploy-tools) && DEPLOY_TOOLS=$$tools $(BIN)/python -m pytest tests/deploy -p no:xdist $(ARGS)
 
 test-all: $(DEV) ## the whole suite with branch coverage
 	@$(BIN)/python -m pytest --numprocesses auto --cov --cov-report=term $(ARGS)

@@ -20,7 +20,7 @@ from emailerctl.models.ids import MESSAGE, build_message_id, to_public
 from emailerctl.models.message import Draft, EnvelopeRecipient
 from emailerctl.models.outcome import Kind
 from emailerctl.providers.base import Outgoing, Provider
-from emailerctl.providers.http import post_json
+from emailerctl.providers.http_client import post_json
 from emailerctl.store.base import Alert, Consumer
 from emailerctl.wiring import App
 
@@ -95,15 +95,15 @@ class Alerting:
     async def _gather(self, now_ms: int, raised: Mapping[str, Alert]) -> Facts:
         app = self._app
         self._look_for_life(await app.store.list_consumers())
+        hops, breakers = await app.store.load_standing()
         return Facts(
             now_ms=now_ms,
             raised=raised.keys(),
             queue=await app.store.queue_stats(now_ms=now_ms),
             silent_ms=app.clock.boot_ms() - self._alive_boot_ms,
             has_seen_life=self._has_seen_life,
-            next_hops=[
-                hop for hop in await app.store.list_next_hops() if hop.name in app.tables
-            ],
+            next_hops=[hop for hop in hops if hop.name in app.tables],
+            breakers=breakers,
             chains=[app.routing.default],
             is_storage_low=app.is_storage_low(),
             clock_calm_ms=self._clock_watch.find_calm_ms(),

@@ -68,6 +68,7 @@ class Watch:
             _Duty(_TICK_S, self.void_leases),
             _Duty(1.0, self.look_at_clock),
             _Duty(1.0, self.fire_timers),
+            _Duty(1.0, self.match_reports),
             _Duty(1.0, self.index),
             _Duty(5.0, self.alerting.raise_alerts),
             _Duty(1.0, self.alerting.tell),
@@ -102,6 +103,12 @@ class Watch:
     async def fire_timers(self) -> None:
         """Do what fell due."""
         await self._sweep.fire_timers()
+
+    async def match_reports(self) -> None:
+        """Try reports again that were about nothing yet."""
+        matched = await self._app.reporting.match(now_ms=self._app.clock.now_ms())
+        if matched:
+            log.log("reports.matched", reports=matched)
 
     async def adopt(self) -> None:
         """Take over the work of next hops that are gone."""

@@ -14,26 +14,32 @@ from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
+from emailerctl.core.hop_view import HopFacts
 from emailerctl.core.ingest import Ingest, IngestRules
+from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing
+from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
+from emailerctl.core.unsubscribe import Unsubscribing
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.event import Event
 from emailerctl.models.job import Key
 from emailerctl.providers import registry
-from emailerctl.providers.base import Abilities
+from emailerctl.providers.base import Abilities, Reports
+from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
-from emailerctl.settings import Section, Settings, locate
+from emailerctl.settings import Settings, locate
 from emailerctl.store import schema, sqlite
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
-Tables = Mapping[str, tuple[registry.Kind, Section]]
+Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
 _SALT = "settings_salt"
+_FENCED_AT_ONCE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +81,10 @@ class App:
     acceptance: Acceptance
     ingest: Ingest
     tokens: TokenBook
-    tables: Mapping[str, tuple[registry.Kind, Section]]
+    tables: Tables
     is_storage_low: Callable[[], bool]
+    reporting: Reporting
+    unsubscribing: Unsubscribing
 
     def build_hops(self) -> dict[str, Hop]:
         """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
@@ -88,8 +96,20 @@ class App:
                 deadline_ms=built.deadline_ms,
                 final_reply_ms=built.final_reply_ms,
                 concurrency=built.concurrency,
+                bounds=_build_bounds(settings, built.concurrency),
             )
         return hops
+
+    def describe_hops(self) -> dict[str, HopFacts]:
+        """Return what the settings say of each next hop, for people."""
+        return {
+            name: HopFacts(
+                kind=str(self.settings.providers.get(name, {}).get("kind", name)),
+                is_default=name in self.routing.default,
+                bounds=_build_bounds(settings, self.settings.consumer.concurrency),
+            )
+            for name, (_kind, settings) in self.tables.items()
+        }
 
     async def hash_settings(self) -> dict[str, str]:
         """Return what tells each next hop's settings apart, salted for this store."""
@@ -146,6 +166,12 @@ async def open_app(
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
     routing = Routing(tuple(settings.routing.default), frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
+    unsubscribing = Unsubscribing(
+        store,
+        base=settings.api.public_url,
+        clock=clock,
+        make_secret=lambda: rng.randbytes(32),
+    )
     acceptance = Acceptance(
         store,
         _build_rules(settings, routing, _find_abilities(tables)),
@@ -153,6 +179,7 @@ async def open_app(
         rng=chance,
         is_storage_low=is_storage_low,
         backlog=lambda: driver.backlog,
+        unsubscribing=unsubscribing,
     )
     try:
         yield App(
@@ -176,13 +203,15 @@ async def open_app(
             ),
             tables=tables,
             is_storage_low=is_storage_low,
+            reporting=Reporting(store, _build_readers(tables)),
+            unsubscribing=unsubscribing,
         )
     finally:
         await store.close()
         bell.close()
 
 
-def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, Section]]:
+def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, HopSettings]]:
     """Read every next hop's table, and add the sandbox of test tokens.
 
     Raises:
@@ -209,6 +238,40 @@ def check_ready(settings: Settings) -> None:
     schema.require_current(settings.store.path)
 
 
+async def fence_store(settings: Settings, path: Path, *, data: Mapping[str, object]) -> int:
+    """Put in doubt whatever was open in the store at *path*, which nobody uses yet.
+
+    Returns:
+        How many recipients are in doubt now because of it.
+    """
+    clock = SystemClock()
+    now_ms = clock.now_ms()
+    driver = SqliteDriver(path)
+    store = SqlStore(driver, rng=SystemRandom(), grace_ms=to_ms(settings.lease.duration))
+    try:
+        for consumer in await store.list_consumers():  # what they were sending, first
+            await store.void(
+                consumer.consumer_id,
+                is_dead=True,
+                now_ms=now_ms,
+                boot_ms=clock.boot_ms(),
+                resend_after_ms=0,
+            )
+        fenced, after_id = 0, 0
+        while True:
+            stepped, last_id = await store.fence(
+                after_id=after_id, limit=_FENCED_AT_ONCE, data=data, now_ms=now_ms
+            )
+            fenced += stepped
+            if last_id is None:
+                break
+            after_id = last_id
+        await store.seal(data=data, now_ms=now_ms)
+    finally:
+        await store.close()
+    return fenced
+
+
 def describe_library() -> tuple[str, bool]:
     """Return the SQLite version in use, and whether it is free of the WAL-reset bug."""
     return ".".join(map(str, sqlite.library_version())), sqlite.is_library_safe()
@@ -223,9 +286,24 @@ def _build_policy(settings: Settings) -> RetryPolicy:
     )
 
 
+def _build_bounds(settings: HopSettings, concurrency: int) -> Bounds:
+    return Bounds(
+        failures=settings.breaker_failures,
+        pause_ms=to_ms(settings.breaker_pause),
+        concurrency=concurrency,
+        rate=settings.rate,
+        domain_rates=settings.domain_rates,
+    )
+
+
 def _find_abilities(tables: Tables) -> dict[str, Abilities]:
     """Return what the next hops can express, of those that do not take everything."""
     return {name: kind.abilities for name, (kind, _table) in tables.items() if kind.abilities}
+
+
+def _build_readers(tables: Tables) -> dict[str, Reports]:
+    """Return who understands the webhooks of each next hop that has some."""
+    return {name: kind.reports(table) for name, (kind, table) in tables.items() if kind.reports}
 
 
 def _build_rules(

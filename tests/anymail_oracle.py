@@ -1,6 +1,6 @@
 """Compare our requests with those that django-anymail builds for the same message.
 
-    python -m venv VENV && VENV/bin/pip install "django-anymail==15.2"
+    python -m venv VENV && VENV/bin/pip install "django-anymail[amazon-ses]==15.2"
     python -m tests.anymail_oracle VENV/bin/python
 
 Django and our own dependencies need not get along, so it is asked in an environment of its own:
@@ -14,6 +14,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from email.utils import getaddresses
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,14 @@ class Compared:
     """One provider: anymail's backend and settings, our settings, and what differs, and why."""
 
     backend: str
-    anymail: dict[str, str]
+    anymail: dict[str, Any]
     ours: dict[str, Any]
     reasons: dict[str, str] = field(default_factory=dict)
 
 
 _OUR_ID = "our id travels along, so that a report can answer an attempt without a reply"
 _IN_MIME = "is in `message`: the raw endpoint takes our bytes as they are, Message-ID included"
+_AS_TAGS = "as tags, which come back with reports; anymail writes headers that recipients see"
 
 COMPARED = {
     "postmark": Compared(
@@ -75,6 +77,52 @@ COMPARED = {
             ),
             **dict.fromkeys(("h:Reply-To", "h:X-Ticket"), _IN_MIME),
             "bcc": "is among `to`, and in no header",
+        },
+    ),
+    "resend": Compared(
+        backend="anymail.backends.resend.EmailBackend",
+        anymail={"RESEND_API_KEY": "key"},
+        ours={"api_key": "key"},
+        reasons={
+            "tags": _AS_TAGS,
+            "headers.X-Tags": _AS_TAGS,
+            "headers.X-Metadata": _AS_TAGS,
+        },
+    ),
+    "sendgrid": Compared(
+        backend="anymail.backends.sendgrid.EmailBackend",
+        anymail={"SENDGRID_API_KEY": "key"},
+        ours={"api_key": "key"},
+        reasons={
+            "custom_args.emailer_id": _OUR_ID,
+            "custom_args.emailer_attempt": _OUR_ID,
+            "headers.Message-ID": "the same Message-ID on every attempt (delivery.md §4.4)",
+            "personalizations": "anymail's own id is in there: custom_args.anymail_id",
+        },
+    ),
+    "ses": Compared(
+        backend="anymail.backends.amazon_ses.EmailBackend",
+        anymail={
+            "AMAZON_SES_CLIENT_PARAMS": {
+                "aws_access_key_id": "AKIDEXAMPLE",
+                "aws_secret_access_key": "secret",
+                "region_name": "eu-west-1",
+            },
+            "AMAZON_SES_CONFIGURATION_SET_NAME": "events",
+        },
+        ours={
+            "access_key_id": "AKIDEXAMPLE",
+            "secret_access_key": "secret",
+            "region": "eu-west-1",
+            "configuration_set": "events",
+        },
+        reasons={
+            "EmailTags": _AS_TAGS,
+            "Content.Raw": "our bytes as they are; anymail's have headers of its own",
+            "Destination.ToAddresses": "the envelope: everybody; the header is in Content.Raw",
+            "Destination.CcAddresses": "is among ToAddresses, and in the header",
+            "Destination.BccAddresses": "is among ToAddresses, and in no header",
+            "authorization": "other bytes, and botocore signs at the present moment",
         },
     ),
 }
@@ -119,12 +167,36 @@ def ask(kind: str) -> dict[str, Any]:
     message.metadata = MESSAGE["metadata"]
     connection = get_connection()
     connection.open()
+    if kind == "ses":
+        return ask_botocore(connection, message)
     payload = connection.build_message_payload(message, {})
     params = payload.get_request_params(connection.api_url)
     sent = connection.session.prepare_request(request_of(params))
     headers = {name.lower(): value for name, value in sent.headers.items()}
     body = sent.body.encode() if isinstance(sent.body, str) else sent.body
     return flatten(sent.method, sent.url, headers, body)
+
+
+def ask_botocore(connection: Any, message: Any) -> dict[str, Any]:
+    """Return what botocore is about to send: it is stopped there."""
+    from botocore.awsrequest import AWSResponse
+    from urllib3 import HTTPResponse
+
+    caught: list[Any] = []
+
+    def stop(request: Any, **_: Any) -> Any:
+        caught.append(request)
+        raw = HTTPResponse(body=BytesIO(b'{"MessageId": "x"}'), preload_content=False)
+        return AWSResponse(request.url, 200, {}, raw)
+
+    connection.client.meta.events.register("before-send.sesv2.SendEmail", stop)
+    connection.send_messages([message])
+    (sent,) = caught
+    headers = {
+        name.lower(): value.decode() if isinstance(value, bytes) else value
+        for name, value in sent.headers.items()
+    }
+    return flatten(sent.method, sent.url, headers, sent.body)
 
 
 def request_of(params: dict[str, Any]) -> Any:
@@ -147,7 +219,7 @@ def flatten(method: str, url: str, headers: dict[str, str], body: bytes) -> dict
     flat |= {
         name: headers[name]
         for name in headers
-        if name.startswith("x-") or name == "authorization"
+        if (name.startswith("x-") and name != "x-amz-date") or name == "authorization"
     }
     if headers["content-type"].startswith("application/json"):
         flat |= flatten_json(json.loads(body))
@@ -165,13 +237,19 @@ def flatten_json(message: dict[str, Any]) -> dict[str, Any]:
             flat |= {f"{name}.{h['Name']}": h["Value"] for h in value}
         elif isinstance(value, dict):
             flat |= {f"{name}.{inner}": one for inner, one in value.items()}
+        elif name.lower().replace("_", "") in ADDRESSES and is_text(value):
+            written = [value] if isinstance(value, str) else value
+            flat[name] = [list(one) for one in getaddresses(written)]  # quoted or not
         elif isinstance(value, list):
             flat[name] = sorted(json.dumps(one, sort_keys=True) for one in value)
-        elif name.lower().replace("_", "") in ADDRESSES and isinstance(value, str):
-            flat[name] = [list(one) for one in getaddresses([value])]  # quoted or not
         else:
             flat[name] = value
     return flat
+
+
+def is_text(value: Any) -> bool:
+    listed = value if isinstance(value, list) else [value]
+    return all(isinstance(one, str) for one in listed)
 
 
 def read_form(content_type: str, body: bytes) -> list[tuple[str, str]]:
@@ -198,7 +276,8 @@ def build(kind: str) -> dict[str, Any]:
     from emailerctl.models.clock import SystemClock
     from emailerctl.models.message import Attachment, Draft, EnvelopeRecipient, Mailbox
     from emailerctl.providers.base import Outgoing
-    from emailerctl.providers.http import HttpNextHop, Request
+    from emailerctl.providers.http import HttpNextHop
+    from emailerctl.providers.http_client import Request
     from emailerctl.providers.registry import KINDS
 
     file, image = MESSAGE["file"], MESSAGE["image"]

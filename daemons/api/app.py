@@ -19,7 +19,9 @@ from daemons.api.handlers.health import Health, Readiness
 from daemons.api.handlers.jobs import Job
 from daemons.api.handlers.messages import Message, MessageEvents, Messages, MessageVerb
 from daemons.api.handlers.providers import Providers, ProviderVerb
+from daemons.api.handlers.reports import Reports
 from daemons.api.handlers.suppressions import OneSuppression, Suppressions
+from daemons.api.handlers.unsubscribe import Unsubscribe
 from emailerctl.wiring import App
 
 _PATHS: dict[str, type[Handler]] = {
@@ -37,6 +39,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
     (re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve)"), MessageVerb),
     (re.compile(r"/v1/jobs/([^/]+)"), Job),
     (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
+    (re.compile(r"/v1/reports/([^/]+)(?:/([^/]+))?"), Reports),
+    (re.compile(r"/u/([A-Za-z0-9_-]+)"), Unsubscribe),
     (re.compile(r"/v1/providers/([^/]+)/(enable|disable)"), ProviderVerb),
 )
 
@@ -84,7 +88,8 @@ def find_handler(path: str) -> tuple[type[Handler], tuple[str, ...]]:
         if found is None:
             continue
         try:
-            return kind, tuple(unquote_to_bytes(part).decode() for part in found.groups())
+            parts = found.groups("")
+            return kind, tuple(unquote_to_bytes(part).decode() for part in parts)
         except UnicodeDecodeError:
             break
     return Unknown, ()

@@ -32,6 +32,7 @@ class Exchange(httputil.HTTPMessageDelegate):
         self._chunks: list[bytes] = []
         self._held_bytes = 0
         self._seen_bytes = 0
+        self._limit = api.body_limit
         self._discards = False
         self._is_answered = False
         self._timer: asyncio.TimerHandle | None = asyncio.get_running_loop().call_later(
@@ -51,6 +52,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             headers=headers,
         )
         self._handler = self._api.build_handler(request, self)
+        self._limit = self._handler.body_limit or self._limit
         length = headers.get("Content-Length")
         is_chunked = "Transfer-Encoding" in headers
         if length is None and not is_chunked:
@@ -59,7 +61,7 @@ class Exchange(httputil.HTTPMessageDelegate):
             self._api.body_timeout_s, self._connection.stream.close
         )
         expected = int(length) if length and length.isdecimal() and len(length) < 19 else 0
-        if expected > self._api.body_limit:
+        if expected > self._limit:
             self._refuse(self._too_large())
         elif is_chunked or expected > EARLY_BYTES:
             return self._look_at_token()
@@ -74,9 +76,9 @@ class Exchange(httputil.HTTPMessageDelegate):
     def data_received(self, chunk: bytes) -> None:
         """Keep *chunk*, or throw it away."""
         self._seen_bytes += len(chunk)
-        if self._seen_bytes > self._api.body_limit and not self._is_answered:
+        if self._seen_bytes > self._limit and not self._is_answered:
             self._refuse(self._too_large())
-        if self._is_answered and self._seen_bytes > self._api.body_limit + _DRAINED_BYTES:
+        if self._is_answered and self._seen_bytes > self._limit + _DRAINED_BYTES:
             self._connection.stream.close()
         if self._discards:
             return
@@ -126,9 +128,10 @@ class Exchange(httputil.HTTPMessageDelegate):
             self._handler.refuse(error, is_last=asks_first and not self._seen_bytes)
 
     def _too_large(self) -> EmailerError:
+        is_set = self._limit == self._api.body_limit
         return PayloadTooLarge(
-            f"the body is longer than {self._api.body_limit} bytes",
-            hint="send less, or raise [api] body_limit_bytes",
+            f"the body is longer than {self._limit} bytes",
+            hint="send less, or raise [api] body_limit_bytes" if is_set else "send less",
         )
 
     def _stop_timer(self) -> None:

@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 
+from emailerctl.core.hop_view import list_hop_views
 from emailerctl.core.shapes import next_hop_shape
 from emailerctl.errors import NotFound
 from emailerctl.models.text import shorten
@@ -11,12 +12,9 @@ from emailerctl.wiring import App
 
 async def list_providers(app: App) -> list[dict[str, object]]:
     """Return the next hops of the settings, and those that left them with a standing."""
-    known = {hop.name: hop for hop in await app.store.list_next_hops()}
-    names = [*app.tables, *(name for name in known if name not in app.tables)]
-    return [
-        _shape(app, known.get(name) or NextHop(name=name, state=HopState.OPEN))
-        for name in names
-    ]
+    now_ms = app.clock.now_ms()
+    views = await list_hop_views(app.store, app.describe_hops(), now_ms=now_ms)
+    return [next_hop_shape(view) for view in views]
 
 
 async def set_state(
@@ -37,11 +35,4 @@ async def set_state(
         name=name, state=state, reason=reason, changed_ms=app.clock.now_ms(), actor=actor
     )
     await app.store.set_next_hop(hop)
-    return _shape(app, hop)
-
-
-def _shape(app: App, hop: NextHop) -> dict[str, object]:
-    kind = None
-    if hop.name in app.tables:
-        kind = str(app.settings.providers.get(hop.name, {}).get("kind", hop.name))
-    return next_hop_shape(hop, kind=kind, is_default=hop.name in app.routing.default)
+    return next(one for one in await list_providers(app) if one["name"] == name)

@@ -14,7 +14,7 @@ from emailerctl.models.clock import parse_duration, parse_moment, to_ms
 from emailerctl.models.lifecycle import State, WaitingFor
 from emailerctl.models.page import PAGE_DEFAULT, PAGE_LIMIT, MessageFilter
 from emailerctl.models.text import find_unsafe, parse_line, shorten
-from emailerctl.store.base import Suppression
+from emailerctl.store.base import Blocks, Suppression
 
 Parameters = Mapping[str, list[bytes]]
 Parse = Callable[[str], object]
@@ -61,7 +61,7 @@ def _parse_parameter(name: str, values: list[bytes], known: Mapping[str, Parse])
     return known[name](text)
 
 
-def _one_of(kind: type[State] | type[WaitingFor]) -> Parse:
+def _one_of(kind: type[State] | type[WaitingFor] | type[Blocks]) -> Parse:
     def parse(text: str) -> object:
         try:
             return kind(text)
@@ -69,6 +69,9 @@ def _one_of(kind: type[State] | type[WaitingFor]) -> Parse:
             raise ValueError(f"{shorten(text)} is not one of {', '.join(kind)}") from None
 
     return parse
+
+
+parse_blocks = _one_of(Blocks)
 
 
 def parse_limit(text: str) -> int:

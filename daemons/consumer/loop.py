@@ -7,8 +7,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from emailerctl.core.deliver import Attempt, Delivery
+from emailerctl.core.standing import find_domains
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
 from emailerctl.queues.base import Queue, Ticket
@@ -36,15 +38,23 @@ class _Lane:
 
     Attributes:
         at_once: attempts side by side.
+        find_wait_ms: says how long a claim must wait for its turn at a rate, or as a probe.
+        find_size: says how many claims to hold, where nothing else would say the argument.
         used: claims in the room, running ones included.
         running_for: when each attempt under way began (boot clock), by recipient domain.
+        wait_ms: when the last look found none whose turn it is: how long until it is.
+        later: looks again then.
     """
 
     at_once: int
+    find_wait_ms: Callable[[Claim], int]
+    find_size: Callable[[int], int]
     waiting: deque[Claim] = field(default_factory=deque)
     running: int = 0
     used: int = 0
     running_for: dict[str, list[int]] = field(default_factory=dict)
+    wait_ms: int | None = None
+    later: asyncio.Task[None] | None = None
 
     @property
     def share(self) -> int:
@@ -53,18 +63,24 @@ class _Lane:
 
     def take(self, boot_ms: int) -> Claim | None:
         """Take the first that waits and whose domains have room, and count it as running."""
+        self.wait_ms = None
         for place, claim in enumerate(self.waiting):
-            domains = _find_domains(claim)
-            if all(len(self.running_for.get(name, ())) < self.share for name in domains):
-                del self.waiting[place]
-                for name in domains:
-                    self.running_for.setdefault(name, []).append(boot_ms)
-                return claim
+            domains = find_domains(claim)
+            if any(len(self.running_for.get(name, ())) >= self.share for name in domains):
+                continue
+            wait_ms = self.find_wait_ms(claim)
+            if wait_ms:
+                self.wait_ms = wait_ms if self.wait_ms is None else min(self.wait_ms, wait_ms)
+                continue
+            del self.waiting[place]
+            for name in domains:
+                self.running_for.setdefault(name, []).append(boot_ms)
+            return claim
         return None
 
     def end(self, claim: Claim, began_ms: int) -> None:
         """Count an attempt that was taken at *began_ms* no more."""
-        for name in _find_domains(claim):
+        for name in find_domains(claim):
             began = self.running_for[name]
             began.remove(began_ms)
             if not began:
@@ -82,20 +98,16 @@ class _Lane:
         waiting: deque[Claim] = deque()
         shed: list[Claim] = []
         for claim in self.waiting:
-            (waiting if slow.isdisjoint(_find_domains(claim)) else shed).append(claim)
+            (waiting if slow.isdisjoint(find_domains(claim)) else shed).append(claim)
         self.waiting = waiting
         return shed
 
     @property
     def room(self) -> int:
         """Return how many more it takes: none before half of its room is free again."""
-        size = self.at_once * (1 + _AHEAD)
+        size = self.find_size(self.at_once * (1 + _AHEAD))
         room = size - self.used
         return room if room * 2 >= size else 0
-
-
-def _find_domains(claim: Claim) -> set[str]:
-    return {recipient.address.rpartition("@")[2] for recipient in claim.recipients}
 
 
 class Loop:
@@ -133,8 +145,11 @@ class Loop:
         self._store = store
         self._delivery = delivery
         self._consumer_id = consumer_id
-        self._lanes = {name: _Lane(at_once) for name, at_once in concurrency.items()}
-        self._lanes[_UNROUTED] = _Lane(_UNROUTED_AT_ONCE)
+        at_once_of = {**concurrency, _UNROUTED: _UNROUTED_AT_ONCE}
+        self._lanes = {
+            name: _Lane(at_once, delivery.find_wait_ms, partial(delivery.find_room, name))
+            for name, at_once in at_once_of.items()
+        }
         self._batch = batch
         self._poll = poll
         self._clock = clock
@@ -166,7 +181,8 @@ class Loop:
             return Look((), now_ms + calm_ms - boot_ms)  # suspects wait for quiet
         is_idle = boot_ms >= max(calm_ms, self._loud_until_ms)
         rooms = {name: min(lane.room, limit) for name, lane in self._lanes.items()}
-        due = await self._store.find_due(rooms, now_ms=now_ms, is_idle=is_idle)
+        probing = [name for name in rooms if self._delivery.is_probing(name)]
+        due = await self._store.find_due(rooms, now_ms=now_ms, is_idle=is_idle, probing=probing)
         self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
         return Look(due.message_ids[:limit], due.next_ms)
 
@@ -232,10 +248,18 @@ class Loop:
             self._attempts[task] = None
 
     async def _shed(self) -> None:
-        """Put aside what waits for slow domains, so that others get to their turn."""
+        """Put aside what waits for slow domains or their rates: others get to their turn."""
         for lane in self._lanes.values():
             for claim in lane.shed(self._clock.boot_ms()):
                 await self._delivery.put_aside(claim)
+                self._finish(lane)
+            late = self._delivery.find_late(lane.waiting)
+            over = [claim for claim in lane.waiting if claim.message_id in late]
+            if over:
+                staying = [claim for claim in lane.waiting if claim.message_id not in late]
+                lane.waiting = deque(staying)
+            for claim in over:
+                await self._delivery.put_aside(claim, late[claim.message_id])
                 self._finish(lane)
 
     def _find_lane(self, claim: Claim) -> _Lane:
@@ -258,8 +282,27 @@ class Loop:
                         self._finish(lane)
                 if settling is not None:  # its commit is not waited for: the connection is free
                     self._settle(lane, settling)
+                if lane.wait_ms is not None:
+                    self._man(lane)  # a probe that went well lets more of them go
+            self._look_later(lane)
         finally:
             lane.running -= 1
+
+    def _look_later(self, lane: _Lane) -> None:
+        """See to it that a lane is manned when the turn of what waits in it comes."""
+        if lane.wait_ms is not None and lane.later is None and not self._stopping.is_set():
+            lane.later = asyncio.create_task(self._man_later(lane))
+
+    async def _man_later(self, lane: _Lane) -> None:
+        try:
+            await self._delivery.renew()
+            waits = [self._delivery.find_wait_ms(claim) for claim in lane.waiting]
+        except Unavailable:
+            waits = [round(_SHED_EVERY_S * 1000)]
+        await asyncio.sleep(min(waits, default=0) / 1000)
+        lane.later = None
+        for _ in range(min(len(lane.waiting), lane.at_once - lane.running)):
+            self._man(lane)
 
     async def _hand_over(self, attempt: Attempt) -> Coroutine[None, None, None] | None:
         try:
@@ -316,6 +359,8 @@ class Loop:
         self._stopping.set()
         self._freed.set()
         for lane in self._lanes.values():
+            if lane.later is not None:
+                lane.later.cancel()
             while lane.waiting:
                 await self._delivery.give_back(lane.waiting.popleft())
                 lane.used -= 1

@@ -15,12 +15,13 @@ from emailerctl.core.clockwatch import ClockWatch
 from emailerctl.core.deliver import Delivery, Hop
 from emailerctl.core.standing import Standing
 from emailerctl.errors import EmailerError
-from emailerctl.models.clock import to_ms
+from emailerctl.models.clock import to_ms, to_text
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
 from emailerctl.queues.bell import Listener
 from emailerctl.queues.embedded import EmbeddedQueue
 from emailerctl.settings import Settings
+from emailerctl.store.base import Breaker, BreakerState
 from emailerctl.store.locks import CONSUMER, forget_dead
 from emailerctl.wiring import App, check_ready, describe_library, open_app
 
@@ -94,7 +95,15 @@ async def consume(
     hops = app.build_hops()
     final_reply_ms = max(hop.final_reply_ms for hop in hops.values())
     clock_watch = await recall_clock(app)
-    standing = Standing(app.store, settings_hashes=await app.hash_settings(), clock=app.clock)
+    standing = Standing(
+        app.store,
+        settings_hashes=await app.hash_settings(),
+        clock=app.clock,
+        bounds={name: hop.bounds for name, hop in hops.items()},
+        owner=consumer_id,
+        rng=app.chance,
+        on_breaker=_log_breaker,
+    )
     for name in await standing.reopen_changed():
         log.log("next_hop.reopened", "warning", provider=name)
     is_lost = threading.Event()
@@ -126,7 +135,7 @@ async def consume(
         sweep=sweep,
         clock_watch=clock_watch,
         alerter=find_alerter(app, hops),
-        duties=((1.0, standing.refresh), (0.2, look_after_lease), *jobs.duties),
+        duties=((1.0, standing.tend), (0.2, look_after_lease), *jobs.duties),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
     queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
@@ -196,6 +205,19 @@ def _build_loop(
         wake=listener.ring,
     )
     return loop
+
+
+def _log_breaker(breaker: Breaker) -> None:
+    is_closed = breaker.state is BreakerState.CLOSED
+    log.log(
+        "next_hop.breaker",
+        "info" if is_closed else "warning",
+        provider=breaker.name,
+        breaker=breaker.state,
+        reason=breaker.reason,
+        failures=breaker.failures,
+        until=to_text(breaker.until_ms) if breaker.state is BreakerState.OPEN else None,
+    )
 
 
 def _log_alarm(name: str, alarm: Alarm, reply: str) -> None:

@@ -6,12 +6,13 @@ that came from outside passes `safe` on its way out (T-19); in JSON the same cha
 escaped.  Rich is imported when a table is drawn on a terminal, and never before.
 """
 
+import contextlib
 import json
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -319,6 +320,30 @@ def report_bug(
         return
     show_trace(error_.with_traceback(trace))
     error("this is a bug in emailerctl", hint="report it with the lines above")
+
+
+@contextlib.contextmanager
+def progress(title: str, *, has_octets: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """Show how far long work has come, where a person watches: call it with done and total."""
+    if _manner.is_quiet or not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    amount = DownloadColumn() if has_octets else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    console = Console(stderr=True, no_color=not is_coloured(sys.stderr))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def ask(question: str) -> None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Argument, Context, Typer
 
 from emailerctl.cli import options, output, session
-from emailerctl.cli.output import Moment
+from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
+from emailerctl.core.hop_view import HopView, list_hop_views
 from emailerctl.errors import NotFound
-from emailerctl.store.base import HopState, NextHop
+from emailerctl.store.base import BreakerState, HopState, NextHop
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -19,56 +20,65 @@ app = Typer(help="Next hops: list, enable, disable.")
 HopName = Annotated[str, Argument(metavar="NAME", help="As in [providers.NAME].")]
 
 
-async def find_hops(opened: "App") -> list[tuple[NextHop, str | None, bool]]:
-    """Return every next hop, its kind (None: not in the settings), and if it is default."""
-    known = {hop.name: hop for hop in await opened.store.list_next_hops()}
-    kinds = {
-        name: str(opened.settings.providers.get(name, {}).get("kind", name))
-        for name in opened.tables
-    }
-    names = [*kinds, *(name for name in known if name not in kinds)]
-    return [
-        (
-            known.get(name, NextHop(name=name, state=HopState.OPEN)),
-            kinds.get(name),
-            name in opened.settings.routing.default,
-        )
-        for name in names
-    ]
+async def find_hops(opened: "App") -> list[HopView]:
+    """Return every next hop."""
+    now_ms = opened.clock.now_ms()
+    return await list_hop_views(opened.store, opened.describe_hops(), now_ms=now_ms)
 
 
 @app.command("list")
 def list_(ctx: Context) -> None:
-    """List the next hops: open, paused (by the program, with the reason) or disabled.
+    """List the next hops: what they are set to, whether they work, how much they take.
+
+    The state is open, paused (by the program, with the reason) or disabled; the breaker is
+    closed while a next hop works, open while it is left alone, half_open while it is tried.
 
     Example: emailerctl providers list
     """
 
-    async def work(opened: "App") -> tuple[list[tuple[NextHop, str | None, bool]], int]:
+    async def work(opened: "App") -> tuple[list[HopView], int]:
         return await find_hops(opened), opened.clock.now_ms()
 
     found, now_ms = session.run(ctx, work)
     output.listing(
         "Next hops",
-        ("name", "kind", "state", "default", "reason", "since", "by"),
+        (
+            *("name", "kind", "state", "breaker", "until", "failures", "rate", "used"),
+            *("default", "reason", "since", "by"),
+        ),
         found,
-        shape=lambda one: shapes.next_hop_shape(one[0], kind=one[1], is_default=one[2]),
-        row=lambda one: [
-            one[0].name,
-            one[1] or "(not in the settings)",
-            one[0].state,
-            one[2],
-            one[0].reason,
-            Moment(one[0].changed_ms or None, now_ms),
-            one[0].actor,
-        ],
+        shape=shapes.next_hop_shape,
+        row=lambda view: _row(view, now_ms),
         name="name",
     )
 
 
+def _row(view: HopView, now_ms: int) -> list[Cell]:
+    hop, breaker = view.hop, view.breaker
+    rate = view.facts.bounds.rate
+    is_open = breaker.state is BreakerState.OPEN
+    since_ms = hop.changed_ms
+    if hop.state is HopState.OPEN and breaker.state is not BreakerState.CLOSED:
+        since_ms = breaker.since_ms
+    return [
+        hop.name,
+        view.facts.kind or "(not in the settings)",
+        hop.state,
+        breaker.state,
+        output.show_time(breaker.until_ms, "%H:%M:%S") if is_open else None,
+        breaker.failures or None,
+        None if rate is None else str(rate),
+        None if rate is None else f"{view.used}/m",
+        view.facts.is_default,
+        hop.reason or breaker.reason,
+        Moment(since_ms or None, now_ms),
+        hop.actor,
+    ]
+
+
 @app.command()
 def enable(ctx: Context, name: HopName, reason: options.Reason = None) -> None:
-    """Let a next hop take mail again; what waits for it is due now.
+    """Let a next hop take mail again, its breaker too; what waits for it is due now.
 
     Example: emailerctl providers enable relay
     """
@@ -85,11 +95,8 @@ def disable(ctx: Context, name: HopName, reason: options.Reason = None) -> None:
 
 
 def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
-    async def work(opened: "App") -> tuple[NextHop, str | None, bool]:
-        known = {
-            hop.name: (hop, kind, is_default)
-            for hop, kind, is_default in await find_hops(opened)
-        }
+    async def work(opened: "App") -> HopView:
+        known = {view.hop.name: view for view in await find_hops(opened)}
         if name not in known:
             near = difflib.get_close_matches(name, known, 1)
             raise NotFound(
@@ -104,8 +111,9 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
             actor=session.build_caller().name,
         )
         await opened.store.set_next_hop(hop)
-        return hop, *known[name][1:]
+        views = await find_hops(opened)
+        return next(view for view in views if view.hop.name == name)
 
-    hop, kind, is_default = session.run(ctx, work)
-    shape = shapes.next_hop_shape(hop, kind=kind, is_default=is_default)
-    output.result(f"{hop.name} is {hop.state}", shape | {"id": hop.name})
+    view = session.run(ctx, work)
+    shape = shapes.next_hop_shape(view)
+    output.result(f"{name} is {view.hop.state}", shape | {"id": name})

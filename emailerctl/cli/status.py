@@ -8,7 +8,8 @@ from typer import Context
 
 from emailerctl.cli import output, providers, queue, session
 from emailerctl.core import shapes
-from emailerctl.store.base import Alert, Consumer, HopState, NextHop, QueueStats
+from emailerctl.core.hop_view import HopView
+from emailerctl.store.base import Alert, BreakerState, Consumer, HopState, QueueStats
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -20,7 +21,7 @@ _SILENT_MS = 30_000  # without a heartbeat for so long there is an alert too (pr
 class _Picture:
     now_ms: int
     stats: QueueStats
-    hops: Sequence[tuple[NextHop, str | None, bool]]
+    hops: Sequence[HopView]
     consumers: Sequence[Consumer]
     alerts: Sequence[Alert]
 
@@ -52,10 +53,7 @@ def status(ctx: Context) -> None:
 def _shape(picture: _Picture) -> shapes.Shape:
     return {
         "queue": shapes.stats_shape(picture.stats),
-        "next_hops": [
-            shapes.next_hop_shape(hop, kind=kind, is_default=is_default)
-            for hop, kind, is_default in picture.hops
-        ],
+        "next_hops": [shapes.next_hop_shape(view) for view in picture.hops],
         "consumers": [shapes.consumer_shape(consumer) for consumer in picture.consumers],
         "alerts": [shapes.alert_shape(alert) for alert in picture.alerts],
     }
@@ -79,11 +77,18 @@ def _write(picture: _Picture) -> None:
         )
     else:
         _line("in doubt", "none")
-    for index, (hop, kind, is_default) in enumerate(picture.hops):
-        traits = ", ".join(filter(None, [kind, "default" if is_default else ""]))
-        why = f": {hop.reason}" if hop.reason and hop.state is not HopState.OPEN else ""
-        style = "green" if hop.state is HopState.OPEN else "bold red"
-        _line("" if index else "next hops", f"{hop.name} ({traits}) {hop.state}{why}", style)
+    for index, view in enumerate(picture.hops):
+        hop, breaker = view.hop, view.breaker
+        default = "default" if view.facts.is_default else ""
+        traits = ", ".join(filter(None, [view.facts.kind, default]))
+        state, reason = str(hop.state), hop.reason
+        is_good = hop.state is HopState.OPEN and breaker.state is BreakerState.CLOSED
+        if hop.state is HopState.OPEN and not is_good:
+            since = output.ago(breaker.since_ms, now_ms)
+            state, reason = f"breaker {breaker.state} since {since}", breaker.reason
+        why = f": {reason}" if reason and not is_good else ""
+        style = "green" if is_good else "bold red"
+        _line("" if index else "next hops", f"{hop.name} ({traits}) {state}{why}", style)
     for index, consumer in enumerate(picture.consumers):
         is_silent = now_ms - consumer.heartbeat_ms > _SILENT_MS
         text = (

@@ -1,19 +1,22 @@
-"""`emailerctl store`: make it, bring it up to date, look whether it is sound."""
+"""`emailerctl store`: make it, bring it up to date, look whether it is sound, save it."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Context, Exit, Option, Typer
+from typer import Argument, Context, Exit, Option, Typer
 
 from emailerctl.cli import output, session
 from emailerctl.core import shapes
+from emailerctl.models.clock import SystemClock, to_text
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.store.base import Breach
 
 if TYPE_CHECKING:
+    from emailerctl.store.copying import Backup
     from emailerctl.store.schema import Step
     from emailerctl.wiring import App
 
-app = Typer(help="The store: migrate, check, audit.")
+app = Typer(help="The store: migrate, check, audit, backup, restore.")
 
 _REFUSED = 65
 _CONFIGURATION = 78
@@ -105,6 +108,102 @@ def audit(
     )
     if found:
         raise Exit(_REFUSED)
+
+
+@app.command()
+def backup(
+    ctx: Context,
+    path: Annotated[Path, Argument(metavar="PATH", help="A new file: none is overwritten.")],
+) -> None:
+    """Copy the store, as it is at this moment, while the daemons work.
+
+    Example: emailerctl store backup /var/backups/emailer-2026-11-24.db
+    """
+    from emailerctl.store.copying import back_up
+
+    source = session.load_settings(ctx).store.path
+    with output.progress("Backing up", has_octets=True) as progress:
+        made = back_up(source, path.absolute(), progress=progress)
+    output.result(f"{made.path}: {_describe(made)}", _backup_shape(made))
+
+
+@app.command()
+def restore(
+    ctx: Context,
+    path: Annotated[Path, Argument(metavar="PATH", help="What `store backup` made.")],
+    fence: Annotated[
+        bool,
+        Option(
+            "--fence/--no-fence",
+            help="Put in doubt what was open in the backup: it may have gone out since.",
+        ),
+    ] = True,
+) -> None:
+    """Put a backup in the place of the store, once both daemons are stopped.
+
+    The store that was there is kept beside it.  What was queued, sending or held in the backup
+    becomes `unknown` and is never sent again by itself, since it may have gone out after the
+    backup was made.  With --no-fence it is sent: only where no daemon has run since.
+
+    What the backup doesn't know is gone: messages accepted since and their idempotency keys, so
+    that a repeated request is a new message; suppressions; and that a token was revoked.
+
+    Example: emailerctl store restore /var/backups/emailer-2026-11-24.db
+    """
+    import asyncio
+
+    from emailerctl.store import copying
+    from emailerctl.store.migrations import migrate as bring_up_to_date
+    from emailerctl.wiring import fence_store, find_actor
+
+    settings = session.load_settings(ctx)
+    place = settings.store.path.absolute()
+    found = copying.examine(path.absolute())
+    output.note(f"{path}: {_describe(found)}")
+    now_ms = SystemClock().now_ms()
+    aside = place.with_name(f"{place.name}.replaced-{to_text(now_ms)[:19].replace(':', '')}Z")
+    if not fence:
+        output.warn("what was sent since that backup will be sent again")
+    if place.exists() or not fence:
+        output.ask(f"Put it in the place of {place}?")
+    data = {"actor": find_actor(), "backup": path.name, "backup_last_seq": found.last_seq}
+    fenced = 0
+    with (
+        output.progress("Restoring", has_octets=True) as progress,
+        copying.placing(path.absolute(), place, aside=aside, progress=progress) as fresh,
+    ):
+        bring_up_to_date(fresh)
+        if fence:
+            fenced = asyncio.run(fence_store(settings, fresh, data=data))
+    lines = [f"{place} is the store of that backup now"]
+    if aside.exists():
+        lines.append(f"what was there is kept: {aside}")
+    if fenced:
+        lines.append(f"{fenced} recipients are in doubt: emailerctl unknown list")
+    if fence:
+        lines.append("tokens revoked since that backup are live again: emailerctl tokens list")
+    shape = {
+        "path": str(place),
+        "replaced": str(aside) if aside.exists() else None,
+        "fenced": fenced,
+        "backup": _backup_shape(found),
+    }
+    output.result("\n".join(lines), shape)
+
+
+def _describe(backup: "Backup") -> str:
+    at = "no event" if backup.at_ms is None else f"the newest event of {to_text(backup.at_ms)}"
+    return f"{backup.messages} messages, {at}, {backup.size_bytes / 1_000_000:.1f} MB"
+
+
+def _backup_shape(backup: "Backup") -> shapes.Shape:
+    return {
+        "path": str(backup.path),
+        "size_bytes": backup.size_bytes,
+        "messages": backup.messages,
+        "last_seq": backup.last_seq,
+        "at": None if backup.at_ms is None else to_text(backup.at_ms),
+    }
 
 
 def _shape(step: "Step") -> shapes.Shape:

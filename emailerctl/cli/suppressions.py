@@ -1,5 +1,6 @@
 """`emailerctl suppressions`: addresses that are not sent to, and why."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Option, Typer
@@ -9,12 +10,12 @@ from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.errors import Fault, Invalid, NotFound
 from emailerctl.models.page import Page
-from emailerctl.store.base import Suppression
+from emailerctl.store.base import Blocks, Suppression
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
 
-app = Typer(help="Addresses that are not sent to: list, add, rm.")
+app = Typer(help="Addresses that are not sent to: list, add, rm, import, export.")
 
 Address = Annotated[str, Argument(metavar="ADDRESS", help="The address, without a name.")]
 ForService = Annotated[
@@ -50,6 +51,7 @@ def list_(
             one.address,
             one.service or "(all)",
             one.reason,
+            one.blocks,
             one.detail,
             Moment(one.created_ms, now_ms),
             Moment(one.expires_ms, now_ms),
@@ -58,7 +60,7 @@ def list_(
 
     output.listing(
         "Suppressions",
-        ("address", "service", "reason", "detail", "since", "until", "by"),
+        ("address", "service", "reason", "blocks", "detail", "since", "until", "by"),
         page.data,
         shape=shapes.suppression_shape,
         row=row,
@@ -72,7 +74,13 @@ def add(
     ctx: Context,
     address: Address,
     service: ForService = "",
-    reason: Annotated[str, Option(metavar="WORD", help="Kept with it.")] = "manual",
+    reason: Annotated[
+        str,
+        Option(
+            metavar="WORD",
+            help="complaint and unsubscribe keep back what has list_unsubscribe; others all.",
+        ),
+    ] = "manual",
     detail: Annotated[str, Option(metavar="TEXT", help="Kept with it.")] = "",
     duration_ms: Annotated[
         int | None,
@@ -108,8 +116,18 @@ def add(
 
 
 @app.command("rm")
-def remove(ctx: Context, address: Address, service: ForService = "") -> None:
+def remove(
+    ctx: Context,
+    address: Address,
+    service: ForService = "",
+    blocks: Annotated[
+        Blocks | None,
+        Option(help="Only what keeps back all mail, or only what keeps back lists; else both."),
+    ] = None,
+) -> None:
     """Send to an address again.
+
+    After a bounce, `--blocks all` leaves alone what its owner unsubscribed from.
 
     Example: emailerctl suppressions rm ann@example.org --yes
     """
@@ -117,7 +135,7 @@ def remove(ctx: Context, address: Address, service: ForService = "") -> None:
 
     async def work(opened: "App") -> str:
         wire = _parse(opened, address)
-        if not await opened.store.unsuppress(wire, service):
+        if not await opened.store.unsuppress(wire, service, blocks=blocks):
             whose = f"for the service {service}" if service else "for all services"
             raise NotFound(
                 f"{wire} is not suppressed {whose}",
@@ -127,6 +145,68 @@ def remove(ctx: Context, address: Address, service: ForService = "") -> None:
 
     wire = session.run(ctx, work)
     output.result(f"{wire} is sent to again", {"address": wire, "service": service or None})
+
+
+@app.command("import")
+def import_(
+    ctx: Context,
+    file: Annotated[Path, Argument(metavar="FILE", help="CSV with a header; - is stdin.")],
+    reason: Annotated[
+        str,
+        Option(
+            metavar="WORD",
+            help="Of all lines: bounce, complaint, unsubscribe, manual; else as the file says.",
+        ),
+    ] = "",
+    service: Annotated[
+        str | None,
+        Option(metavar="NAME", help="For this service only; else as the file says, or all."),
+    ] = None,
+    *,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Read everything, and change nothing.")
+    ] = False,
+    skip_bad: Annotated[
+        bool, Option("--skip-bad", help="Import the good lines although others are bad.")
+    ] = False,
+) -> None:
+    """Import a list: our own export, or one of Mailgun, Postmark, Amazon SES, SendGrid.
+
+    The header says which it is.  Every bad line is named; unless told to skip them, nothing is
+    imported then.  What is on the list already stays as it is.
+
+    Example: emailerctl suppressions import bounces.csv --dry-run
+    """
+    from emailerctl.cli.suppression_lists import Reading, import_list
+
+    async def work(opened: "App") -> tuple[str, dict[str, object]]:
+        reading = Reading(
+            actor=session.build_caller().name,
+            now_ms=opened.clock.now_ms(),
+            reason=reason,
+            service=service,
+            allow_local_domains=opened.settings.limits.allow_local_domains,
+        )
+        return await import_list(opened, file, reading, is_rehearsal=dry_run, may_skip=skip_bad)
+
+    output.result(*session.run(ctx, work))
+
+
+@app.command()
+def export(
+    ctx: Context,
+    service: options.Service = None,
+) -> None:
+    """Write the list as CSV, for import elsewhere or a spreadsheet.
+
+    Example: emailerctl suppressions export > suppressions.csv
+    """
+    from emailerctl.cli.suppression_lists import export_list
+
+    async def work(opened: "App") -> None:
+        await export_list(opened, service)
+
+    session.run(ctx, work)
 
 
 def _parse(opened: "App", address: str) -> str:

@@ -14,6 +14,7 @@ from emailerctl.core.idempotency import check_key, differing_fields, fingerprint
 from emailerctl.core.mime import build_raw
 from emailerctl.core.route import Routing, build_chain
 from emailerctl.core.submission import Limits, Submission, Times, parse_submission, plan_times
+from emailerctl.core.unsubscribe import ONE_CLICK, Subject, Unsubscribing
 from emailerctl.errors import (
     EmailerError,
     Fault,
@@ -43,6 +44,7 @@ from emailerctl.store.base import IdTaken, Store
 
 _SOON_MS = 3_600_000  # an expiry within the hour leaves an operator little time
 _ORIGINAL_TO = "X-Emailer-Original-To"
+_LIST_FIELDS = ("List-Unsubscribe", "List-Unsubscribe-Post")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,7 @@ class Acceptance:
         is_storage_low: whether the disk is below its low-water mark: acceptance stops, so that
             outcomes can still be written.
         backlog: how many pieces of work wait for a commit.
+        unsubscribing: what makes links; None: nothing does.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Acceptance:
         rng: Random,
         is_storage_low: Callable[[], bool],
         backlog: Callable[[], int],
+        unsubscribing: Unsubscribing | None = None,
     ) -> None:
         """Take what acceptance needs."""
         self._store = store
@@ -105,6 +109,7 @@ class Acceptance:
         self._rng = rng
         self._is_storage_low = is_storage_low
         self._backlog = backlog
+        self._unsubscribing = unsubscribing
 
     async def accept(
         self, fields: Mapping[str, object], *, caller: Caller, key: str | None = None
@@ -122,7 +127,8 @@ class Acceptance:
             submission = self._parse(fields, caller, now_ms)
             chain = self._choose_chain(submission, caller)
             times = plan_times(submission, now_ms)
-            message = self._build(submission, caller, chain, times, now_ms, known)
+            link_key = await self._load_link_key(submission)
+            message = self._build(submission, caller, chain, times, now_ms, known, link_key)
             losses = self._find_incapable(submission, message, chain)
         except EmailerError:
             # The rules may have changed since: a replay is a replay all the same (P4).
@@ -134,7 +140,7 @@ class Acceptance:
             try:
                 receipt = await self._store.add(message, now_ms=now_ms)
             except IdTaken:
-                message = self._build(submission, caller, chain, times, now_ms, known)
+                message = self._build(submission, caller, chain, times, now_ms, known, link_key)
                 continue
             except (
                 OutcomeUnknown
@@ -176,6 +182,9 @@ class Acceptance:
             allow_local_domains=self._rules.allow_local_domains,
             default_from=self._rules.default_from,
             default_on_unknown=self._rules.default_on_unknown,
+            has_public_url=(
+                self._unsubscribing is not None and self._unsubscribing.is_possible
+            ),
         )
         _check_limits(submission, caller)
         return submission
@@ -206,9 +215,18 @@ class Acceptance:
         times: Times,
         now_ms: int,
         key: _Key,
+        link_key: bytes | None,
     ) -> NewMessage:
         message_id = build_message_id(now_ms, self._rng)
         draft, recipients = self._redirect(submission)
+        list_unsubscribe = submission.list_unsubscribe or ""
+        if link_key is not None and self._unsubscribing is not None:
+            subject = Subject(message_id, 1, caller.service, recipients[0].address)
+            url = self._unsubscribing.build_url(link_key, subject)
+            draft = replace(draft, list_unsubscribe=url)
+            list_unsubscribe = ONE_CLICK
+        elif isinstance(list_unsubscribe, str):
+            draft = replace(draft, list_unsubscribe=list_unsubscribe)
         header_from = draft.header_from.address
         domain = header_from.rpartition("@")[2]
         raw = build_raw(
@@ -239,10 +257,17 @@ class Acceptance:
             raw=raw,
             content_hash=sha256(raw).digest(),
             needs_smtputf8=submission.needs_smtputf8,
+            list_unsubscribe=str(list_unsubscribe),
             key_hash=key.hash,
             fingerprint=key.fingerprint,
             recipient_rate=caller.limits.recipient_rate,
         )
+
+    async def _load_link_key(self, submission: Submission) -> bytes | None:
+        """Return the key of unsubscribe links where this message is to have one of ours."""
+        if submission.list_unsubscribe is not True or self._unsubscribing is None:
+            return None
+        return await self._unsubscribing.load_key()
 
     def _redirect(self, submission: Submission) -> tuple[Draft, tuple[NewRecipient, ...]]:
         """Send to one address instead of all, naming the others in a header (staging)."""
@@ -274,7 +299,7 @@ class Acceptance:
             size_bytes=len(message.raw),
             files=tuple(attachment.filename for attachment in draft.attachments),
             has_inline=any(attachment.content_id for attachment in draft.attachments),
-            headers=tuple(draft.headers),
+            headers=(*draft.headers, *(_LIST_FIELDS if submission.list_unsubscribe else ())),
             reply_to=len(draft.reply_to),
             needs_smtputf8=message.needs_smtputf8,
         )

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from emailerctl.models.clock import to_text
-from emailerctl.store.base import HopState, NextHop, QueueStats
+from emailerctl.store.base import Breaker, BreakerState, HopState, NextHop, QueueStats
 
 _UNKNOWN_MS = 60_000
 _HEARTBEAT_MS = 30_000
 _DUE_MS = 120_000
 _PAUSE_MS = 900_000
+_FAILING_MS = 10_000  # a next hop that asks for a moment's rest is none to page somebody for
 _AHEAD_MS = 60_000  # a moment so far ahead is not to be: the clock was set back since then
 _ENDING_MS = 10_000  # processes see a jump within seconds of each other, and its end, too
 
@@ -42,6 +43,7 @@ class Facts:
             began to look; on the boot clock, so that no jump makes one up or hides one.
         has_seen_life: it has seen one.
         next_hops: the standing of those that the settings name.
+        breakers: those of them that have ever opened.
         chains: the chains of the routing.
         clock_jumped_ms: by how much the wall clock jumped last.
         clock_calm_ms: for how long it will not be believed yet; 0 where it is.
@@ -57,6 +59,7 @@ class Facts:
     is_storage_low: bool
     clock_jumped_ms: int
     clock_calm_ms: int
+    breakers: Sequence[Breaker] = ()
 
 
 def judge(facts: Facts) -> Mapping[AlertName, str]:
@@ -114,11 +117,22 @@ def _judge_next_hops(facts: Facts) -> dict[AlertName, str]:
             f"{', '.join(paused)} paused: {shut[paused[0]].reason}; correct the credentials, "
             f"then: emailerctl providers enable {paused[0]}"
         )
-    closed = [chain for chain in facts.chains if chain and all(name in shut for name in chain)]
+    failing = {
+        breaker.name: breaker.reason
+        for breaker in facts.breakers
+        if breaker.state is not BreakerState.CLOSED
+        and _is_older(breaker.since_ms, _FAILING_MS, facts.now_ms)
+    }
+    closed = [
+        chain
+        for chain in facts.chains
+        if chain and all(name in shut or name in failing for name in chain)
+    ]
     if closed or (facts.queue.waiting and shut):
         chain = closed[0] if closed else sorted(shut)
+        why = next((f" ({name}: {failing[name]})" for name in chain if name in failing), "")
         found[AlertName.CHAIN_SHUT] = (
-            f"every next hop of {' > '.join(chain)} is paused or disabled: "
+            f"every next hop of {' > '.join(chain)} is paused, disabled or failing{why}: "
             f"{facts.queue.waiting} messages wait; look: emailerctl providers list"
         )
     return found

@@ -16,17 +16,18 @@ from typing import TypeVar
 
 from emailerctl.core.retry import RetryPolicy, decide
 from emailerctl.core.route import Routing, build_chain
-from emailerctl.core.standing import Standing
+from emailerctl.core.standing import Bounds, Permit, Refusal, Standing
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import Cause, Reason, WaitingFor
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Phase
 from emailerctl.providers.base import MarkRefused, Outgoing, Provider, Sending
-from emailerctl.store.base import AttemptResult, Claim, Settlement, Store
+from emailerctl.store.base import AttemptResult, Breaker, Claim, Settlement, Store
 
 _ASIDE_MS = 15_000  # what is for a slow domain goes behind what is due for others
 _PARKED_MS = 30_000  # a message whose whole chain is shut looks again after about this long
+_BUSY_MS = 1_000  # and at the earliest after this
 
 T = TypeVar("T")
 OnAlarm = Callable[[str, Alarm, str], None]
@@ -40,12 +41,14 @@ class Hop:
         deadline_ms: everything before the mark ends within this time.
         final_reply_ms: how long its answer may take after the last byte.
         concurrency: attempts at once.
+        bounds: its breaker and its rates.
     """
 
     provider: Provider
     deadline_ms: int
     final_reply_ms: int
     concurrency: int
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(slots=True)
@@ -116,13 +119,24 @@ class Delivery:
             await self._abandon(claim, Reason.EXPIRED)
             return None
         chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
-        index = self._find_open(claim, chain)
-        if index is None:
+        admitted = await self._admit(claim, chain)
+        if isinstance(admitted, Refusal) and not admitted.is_pace:
             await self._standing.refresh()  # who opened one has just made this message due
-            index = self._find_open(claim, chain)
-        if index is None:
-            await self._park(claim, chain)
+            admitted = await self._admit(claim, chain)
+        if isinstance(admitted, Refusal):
+            await self._wait_for_turn(claim, chain, admitted)
             return None
+        index, permit = admitted
+        try:
+            return await self._send(attempt, chain, index, permit)
+        finally:
+            self._standing.end(permit)
+
+    async def _send(
+        self, attempt: Attempt, chain: Sequence[str], index: int, permit: Permit
+    ) -> Coroutine[None, None, None] | None:
+        """Hand a message to the next hop that takes it; return what writes the outcome."""
+        claim = attempt.claim
         try:
             raw = claim.raw or await self._store.load_raw(claim.message_id)
         except Unavailable as error:  # nothing was asked of a next hop: as if never claimed
@@ -145,12 +159,65 @@ class Delivery:
         except asyncio.CancelledError:
             await asyncio.shield(self._give_back(claim, chain, index))
             raise
-        return self._settle(attempt, hop, chain, index, sending)
+        change = self._standing.learn(permit, sending.outcomes)
+        return self._settle(attempt, hop, chain, index, sending, change)
 
-    def _find_open(self, claim: Claim, chain: Sequence[str]) -> int | None:
-        """Return the next hop to try: from the message's place in the chain on, or any."""
-        index = self._standing.find_open(chain, min(claim.chain_index, len(chain)))
-        return self._standing.find_open(chain, 0) if index is None else index
+    async def _admit(self, claim: Claim, chain: Sequence[str]) -> tuple[int, Permit] | Refusal:
+        """Find the next hop that takes it: from its place in the chain on, or any.
+
+        One that is shut passes it on at once; for its turn at a rate it waits where it is.
+        """
+        until_ms: list[int] = []
+        for index in _go_round(claim, chain):
+            answer = await self._standing.admit(chain[index], claim)
+            if isinstance(answer, Permit):
+                return index, answer
+            if answer.is_pace:
+                return answer
+            if answer.until_ms is not None:
+                until_ms.append(answer.until_ms)
+        return Refusal(min(until_ms, default=None))
+
+    def _find_hop(self, claim: Claim) -> tuple[str, int] | None:
+        """Return the next hop that would take it, and how long it must wait there (ms)."""
+        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        for index in _go_round(claim, chain):
+            wait_ms = self._standing.find_wait_ms(chain[index], claim)
+            if wait_ms is not None:
+                return chain[index], wait_ms
+        busy = next((name for name in chain if self._standing.is_busy(name)), None)
+        return None if busy is None else (busy, _BUSY_MS)
+
+    def find_wait_ms(self, claim: Claim) -> int:
+        """Return how long a claim had better wait for its turn (ms); 0: not at all."""
+        found = None if self._standing.is_plain else self._find_hop(claim)
+        return found[1] if found else 0
+
+    def find_late(self, claims: Collection[Claim]) -> Mapping[int, int]:
+        """Return those whose domain's turn is far off, and when to look again (ms)."""
+        if self._standing.is_plain:
+            return {}
+        claims_of: dict[str, list[Claim]] = {}
+        for claim in claims:
+            found = self._find_hop(claim)
+            if found is not None:
+                claims_of.setdefault(found[0], []).append(claim)
+        late: dict[int, int] = {}
+        for name, some in claims_of.items():
+            late |= self._standing.find_late(name, some)
+        return late
+
+    async def renew(self) -> None:
+        """Ask for the turns that messages wait for."""
+        await self._standing.renew()
+
+    def find_room(self, name: str, room: int) -> int:
+        """Return how many claims to hold for a next hop that has *room*."""
+        return self._standing.find_room(name, room)
+
+    def is_probing(self, name: str) -> bool:
+        """Return whether a next hop is tried with a few messages."""
+        return self._standing.is_probing(name)
 
     def _is_expired(self, claim: Claim) -> bool:
         expires_ms = claim.expires_ms
@@ -202,9 +269,17 @@ class Delivery:
                 await self._on_unwritten(error)
 
     async def _settle(
-        self, attempt: Attempt, hop: Hop, chain: Sequence[str], index: int, sending: Sending
+        self,
+        attempt: Attempt,
+        hop: Hop,
+        chain: Sequence[str],
+        index: int,
+        sending: Sending,
+        change: Breaker | None = None,
     ) -> None:
         claim = attempt.claim
+        if change is not None:
+            await self._standing.write(change)
         now_ms = self._clock.now_ms()
         name = hop.provider.name
         for outcome in sending.outcomes.values():
@@ -295,31 +370,43 @@ class Delivery:
             lambda: self._store.settle(claim, result, now_ms=self._clock.now_ms())
         )
 
-    async def _park(self, claim: Claim, chain: Sequence[str]) -> None:
-        """Let a message wait whose whole chain is shut: no attempt is charged.
+    async def _wait_for_turn(
+        self, claim: Claim, chain: Sequence[str], refusal: Refusal
+    ) -> None:
+        """Let a message wait whose whole chain is shut, or for a rate: no attempt is charged.
 
-        It is due again when a next hop opens, and looks by itself now and then; one that has
-        meanwhile become too old is given up.
+        It is due again when a next hop opens, and looks by itself now and then, not all at
+        once; one that has meanwhile become too old is given up.
         """
         now_ms = self._clock.now_ms()
         if self._may_expire() and now_ms >= claim.age_from_ms + self._policy.max_age_ms:
             await self._abandon(claim, Reason.EXHAUSTED)
             return
+        until_ms = refusal.until_ms
+        if refusal.is_pace and until_ms is not None:
+            await self.put_aside(claim, until_ms)
+            return
+        at_ms = now_ms + _PARKED_MS if until_ms is None else max(until_ms, now_ms + _BUSY_MS)
         next_hop = chain[0] if chain else ""
-        await self._wait_for_next_hop(claim, _PARKED_MS, next_hop=next_hop, index=0)
+        await self._wait_for_next_hop(claim, at_ms, _PARKED_MS, next_hop=next_hop, index=0)
 
-    async def put_aside(self, claim: Claim) -> None:
-        """Let a message for a slow recipient domain wait: no attempt is charged (F-CO-06)."""
+    async def put_aside(self, claim: Claim, due_ms: int | None = None) -> None:
+        """Let a message for a slow recipient domain wait: no attempt is charged (F-CO-06).
+
+        With *due_ms* it is over a rate, and its turn comes then.
+        """
+        spread_ms = _ASIDE_MS if due_ms is None else 0
+        at_ms = self._clock.now_ms() + _ASIDE_MS if due_ms is None else due_ms
         await self._wait_for_next_hop(
-            claim, _ASIDE_MS, next_hop=claim.next_hop, index=claim.chain_index
+            claim, at_ms, spread_ms, next_hop=claim.next_hop, index=claim.chain_index
         )
 
     async def _wait_for_next_hop(
-        self, claim: Claim, wait_ms: int, *, next_hop: str, index: int
+        self, claim: Claim, at_ms: int, spread_ms: int, *, next_hop: str, index: int
     ) -> None:
-        """Give a claim back, due after once to twice *wait_ms*, or in time to expire."""
+        """Give a claim back, due within *spread_ms* after *at_ms*, or in time to expire."""
         now_ms = self._clock.now_ms()
-        due_ms = now_ms + wait_ms + round(wait_ms * self._rng.random())
+        due_ms = at_ms + round(spread_ms * self._rng.random())
         if claim.expires_ms is not None and claim.expires_ms > now_ms:
             due_ms = min(due_ms, claim.expires_ms)
         await self._release(claim, due_ms, WaitingFor.NEXT_HOP, next_hop=next_hop, index=index)
@@ -352,6 +439,12 @@ class Delivery:
                 chain_index=index,
             )
         )
+
+
+def _go_round(claim: Claim, chain: Sequence[str]) -> Sequence[int]:
+    """Return the places of a chain, beginning with the message's own."""
+    start = min(claim.chain_index, len(chain))
+    return (*range(start, len(chain)), *range(start))
 
 
 _PHASES = tuple(Phase)

@@ -63,6 +63,10 @@ def build_raw(draft: Draft, *, message_id_header: str, date_ms: int) -> bytes:
         head.append(_text_field("Subject", draft.subject))
     head.append(f"Message-ID: {message_id_header}")
     head += [_text_field(name, value) for name, value in draft.headers.items()]
+    if draft.list_unsubscribe:
+        # RFC 2369, RFC 8058: a structured field, never encoded, on one line that nobody folds
+        head.append(f"List-Unsubscribe: <{draft.list_unsubscribe}>")
+        head.append("List-Unsubscribe-Post: List-Unsubscribe=One-Click")
     head.append("MIME-Version: 1.0\r\n")
     return "\r\n".join(head).encode() + _build_content(draft, message_id_header)
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
+from emailerctl.core.hop_view import HopView
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import INBOX, MESSAGE, TOKEN, to_public
 from emailerctl.models.lifecycle import State
@@ -16,13 +17,15 @@ from emailerctl.models.page import Page
 from emailerctl.store.base import (
     Alert,
     Breach,
+    Breaker,
+    BreakerState,
     Consumer,
     InboxJob,
-    NextHop,
     OrderResult,
     Pause,
     QueueStats,
     Suppression,
+    Taken,
     Token,
     Unknown,
 )
@@ -185,9 +188,16 @@ def suppression_shape(suppression: Suppression) -> Shape:
         "service": suppression.service or None,
         "reason": suppression.reason,
         "detail": suppression.detail or None,
+        "blocks": suppression.blocks,
         "created_at": to_text(suppression.created_ms),
         "expires_at": _moment(suppression.expires_ms),
         "actor": suppression.actor,
+        "message_id": (
+            None
+            if suppression.message_id is None
+            else to_public(MESSAGE, suppression.message_id)
+        ),
+        "provider": suppression.provider or None,
     }
 
 
@@ -211,16 +221,45 @@ def inbox_shape(job: InboxJob, *, with_raw: bool = False) -> Shape:
     return shape
 
 
-def next_hop_shape(hop: NextHop, *, kind: str | None, is_default: bool) -> Shape:
-    """Return a next hop's standing; *kind* None: it is no longer in the settings."""
+def taken_shape(taken: Taken) -> Shape:
+    """Return what became of a call with reports."""
+    return {
+        "replayed": taken.is_replay,
+        "new": taken.new,
+        "repeated": taken.repeated,
+        "unmatched": taken.unmatched,
+    }
+
+
+def next_hop_shape(view: HopView) -> Shape:
+    """Return a next hop's standing; kind null: it is no longer in the settings."""
+    hop, bounds = view.hop, view.facts.bounds
+    rate = None
+    if bounds.rate is not None:
+        rate = {"limit": str(bounds.rate), "used_in_a_minute": view.used}
     return {
         "name": hop.name,
-        "kind": kind,
+        "kind": view.facts.kind,
         "state": hop.state,
         "reason": hop.reason or None,
         "changed_at": _moment(hop.changed_ms or None),
         "actor": hop.actor or None,
-        "default": is_default,
+        "default": view.facts.is_default,
+        "breaker": breaker_shape(view.breaker),
+        "rate": rate,
+        "domain_rates": {domain: str(rate) for domain, rate in bounds.domain_rates.items()},
+    }
+
+
+def breaker_shape(breaker: Breaker) -> Shape:
+    """Return whether a next hop works, by what attempts have met."""
+    is_open = breaker.state is BreakerState.OPEN
+    return {
+        "state": breaker.state,
+        "reason": breaker.reason or None,
+        "since": _moment(breaker.since_ms or None),
+        "until": _moment(breaker.until_ms) if is_open else None,
+        "failures": breaker.failures,
     }
 
 

@@ -57,7 +57,6 @@ NOT_AVAILABLE: Mapping[str, tuple[str, ...]] = {
     "send_at": (),
     "send_in": (),
     "priority": ("normal",),
-    "list_unsubscribe": (),
 }
 
 _ELSEWHERE = {
@@ -126,6 +125,7 @@ def parse_submission(
     allow_local_domains: bool = False,
     default_from: Mailbox | None = None,
     default_on_unknown: OnUnknown = OnUnknown.ASK,
+    has_public_url: bool = False,
 ) -> Submission:
     """Return what *fields*, one JSON object, asks for.
 
@@ -138,6 +138,7 @@ def parse_submission(
         allow_local_domains: take `.test`, `.local` and names without a dot (development).
         default_from: stands in for a missing `from`.
         default_on_unknown: stands in for a missing `on_unknown`.
+        has_public_url: recipients can reach this API.
 
     Raises:
         Invalid: with every fault.
@@ -146,7 +147,12 @@ def parse_submission(
         raise Invalid([Fault("", f"has {len(fields)} fields; there are {len(FIELDS)}")])
     rules = Rules(limits, allow_sandbox, allow_local_domains)
     faults = list(
-        _find_faults_between(fields, limits, has_default_from=default_from is not None)
+        _find_faults_between(
+            fields,
+            limits,
+            has_default_from=default_from is not None,
+            has_public_url=has_public_url,
+        )
     )
     body = None
     try:
@@ -194,7 +200,11 @@ def plan_times(submission: Submission, now_ms: int) -> Times:
 
 
 def _find_faults_between(
-    fields: Mapping[str, object], limits: Limits, *, has_default_from: bool
+    fields: Mapping[str, object],
+    limits: Limits,
+    *,
+    has_default_from: bool,
+    has_public_url: bool,
 ) -> Iterator[Fault]:
     """Yield what is wrong with the fields together, whatever each of them holds."""
     given = {name for name, value in fields.items() if value is not None}
@@ -212,6 +222,8 @@ def _find_faults_between(
             "/to",
             f"has with cc and bcc {count} recipients; send at most {limits.recipients}",
         )
+    if fields.get("list_unsubscribe") is True:
+        yield from _find_link_faults(count, has_public_url=has_public_url)
     if given.isdisjoint(("text", "html", "template")):
         yield Fault("/text", "is missing; send at least one of text, html and template")
     for at, duration in (("send_at", "send_in"), ("expires_at", "expires_in")):
@@ -220,9 +232,26 @@ def _find_faults_between(
     yield from _find_header_conflicts(fields)
 
 
+def _find_link_faults(recipients: int, *, has_public_url: bool) -> Iterator[Fault]:
+    """Yield why no link of ours can be in the message, whose bytes are the same for all."""
+    if not has_public_url:
+        yield Fault(
+            "/list_unsubscribe",
+            "needs [api] public_url, where recipients reach this API; or send an https URL of "
+            "your own",
+        )
+    if recipients > 1:
+        yield Fault(
+            "/list_unsubscribe",
+            f"makes a link for one recipient, and this message has {recipients}; send one "
+            "message to each, or an https URL of your own",
+        )
+
+
 def _find_header_conflicts(fields: Mapping[str, object]) -> Iterator[Fault]:
     headers = fields.get("headers")
-    if fields.get("list_unsubscribe") is not None and isinstance(headers, dict):
+    asks = fields.get("list_unsubscribe") not in (None, False)
+    if asks and isinstance(headers, dict):
         for name in headers:
             if name.lower().startswith("list-unsubscribe"):
                 yield Fault(_pointer("headers", name), "is written by list_unsubscribe")

@@ -398,7 +398,7 @@ class TokenBook:
 
     async def _prove(self, presented: str, digest: bytes, remote: str) -> int:
         """Return the id of the token that *presented* proves to be."""
-        self._check_failures(remote)
+        self.check_failures(remote)
         said = parse_token_text(presented)
         if said is None:
             self._refuse(remote)
@@ -412,8 +412,17 @@ class TokenBook:
         self._proven[digest] = said.token_id
         return said.token_id
 
-    def _check_failures(self, remote: str) -> None:
-        failures = self._failures.get(_network_of(remote))
+    def check_failures(self, remote: str, *, realm: str = "") -> None:
+        """Refuse whoever has failed too often.
+
+        Args:
+            remote: the peer's IP address.
+            realm: where it failed, for what is counted apart from tokens.
+
+        Raises:
+            TooManyRequests: names when it may try again.
+        """
+        failures = self._failures.get(realm + _network_of(remote))
         if failures is None or failures.count < self._most_failures:
             return
         left_ms = failures.since_ms + FAILURES_WINDOW_MS - self._clock.boot_ms()
@@ -429,15 +438,19 @@ class TokenBook:
         Raises:
             Unauthorized: always.
         """
+        self.note_failure(remote)
+        raise Unauthorized(_REFUSED)
+
+    def note_failure(self, remote: str, *, realm: str = "") -> None:
+        """Count a failed authentication, as `check_failures` looks at it."""
         boot_ms = self._clock.boot_ms()
-        network = _network_of(remote)
+        network = realm + _network_of(remote)
         failures = self._failures.get(network)
         if failures is None or boot_ms - failures.since_ms >= FAILURES_WINDOW_MS:
             if len(self._failures) >= _MOST_REMOTES:
                 self._forget_failures(boot_ms)
             failures = self._failures[network] = _Failures(boot_ms)
         failures.count += 1
-        raise Unauthorized(_REFUSED)
 
     def _forget_failures(self, boot_ms: int) -> None:
         """Keep the failures of this window; where even those are too many, none."""

@@ -18,6 +18,8 @@ COMPLAINT_REPORTED = "complaint.reported"
 OPEN_REPORTED = "open.reported"
 CLICK_REPORTED = "click.reported"
 UNSUBSCRIBE_REPORTED = "unsubscribe.reported"
+SUBSCRIBE_REPORTED = "subscribe.reported"
+DELAY_REPORTED = "delay.reported"
 GAP = "gap"
 
 RECIPIENT = {cause: f"recipient.{cause.value}" for cause in Cause}

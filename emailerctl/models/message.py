@@ -64,6 +64,7 @@ class Draft:
     html: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     attachments: tuple[Attachment, ...] = ()
+    list_unsubscribe: str = ""  # a URL
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The shape of a next hop: what it is given, what it must ask, what it answers."""
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -128,6 +129,8 @@ class Abilities:
         tags: how many travel along; further ones stay with us.
         tag_octets: a longer tag stays with us.
         metadata: how many pairs travel along, our own two not counted.
+        has_plain_labels: tags and metadata consist of ASCII letters, digits, _ and -; any other
+            one stays with us.
         reply_to: addresses in Reply-To, at most.
         denied_headers: header fields of the caller that it refuses or overwrites, lower case.
         has_raw: takes our bytes as they are; else it writes the message from its parts, with a
@@ -138,6 +141,7 @@ class Abilities:
         has_smtputf8: takes addresses outside ASCII.
         look_up_lag_ms: a "no" of `look_up` counts only so long after the attempt; None: it has
             no look-up.
+        traps: what it does to every message that a sender may not expect: sentences.
     """
 
     recipients: int | None = None
@@ -149,6 +153,7 @@ class Abilities:
     metadata: int = 0
     metadata_name_octets: int = 255
     metadata_value_octets: int = 2000
+    has_plain_labels: bool = False
     reply_to: int | None = None
     denied_headers: frozenset[str] = frozenset()
     has_raw: bool = False
@@ -156,6 +161,7 @@ class Abilities:
     has_smtputf8: bool = False
     idempotency: Idempotency | None = None
     look_up_lag_ms: int | None = None
+    traps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,7 +231,7 @@ def find_losses(abilities: Abilities, traits: Traits) -> list[str]:
 
 def select_tags(abilities: Abilities, tags: Collection[str]) -> list[str]:
     """Return the tags that the next hop carries."""
-    fitting = [tag for tag in tags if len(tag.encode()) <= abilities.tag_octets]
+    fitting = [tag for tag in tags if _fits(abilities, tag, abilities.tag_octets)]
     return fitting[: abilities.tags]
 
 
@@ -234,17 +240,29 @@ def select_metadata(abilities: Abilities, metadata: Mapping[str, str]) -> dict[s
     fitting = [
         (name, value)
         for name, value in metadata.items()
-        if len(name.encode()) <= abilities.metadata_name_octets
-        and len(value.encode()) <= abilities.metadata_value_octets
-        and name not in (OUR_ID, OUR_ATTEMPT)
+        if _fits(abilities, name, abilities.metadata_name_octets)
+        and _fits(abilities, value, abilities.metadata_value_octets)
+        and name not in OURS
     ]
     return dict(fitting[: abilities.metadata])
 
+
+def _fits(abilities: Abilities, label: str, octets: int) -> bool:
+    is_spelt = not abilities.has_plain_labels or bool(_PLAIN.fullmatch(label))
+    return is_spelt and len(label.encode()) <= octets
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 # Our id travels along under these names, so that a report can answer an attempt whose reply
 # never came.
 OUR_ID = "emailer_id"
 OUR_ATTEMPT = "emailer_attempt"
+# The number of the only recipient, at a provider whose reports don't name whom they are about.
+OUR_RECIPIENT = "emailer_recipient"
+# The tag, at a provider that has names and values alone.
+OUR_TAG = "emailer_tag"
+OURS = frozenset({OUR_ID, OUR_ATTEMPT, OUR_RECIPIENT, OUR_TAG})
 
 
 # What it says when it is asked
@@ -328,7 +346,9 @@ class Report:
 
     Attributes:
         event_id: the same whenever the same thing is told again.
+        recipient: the address; empty: the message's only one.
         public_id: our message, where our id came along; else empty.
+        n: the recipient's number, where that came along.
         is_hard: for `bounced`: later mail to that address is pointless.
         reply: the receiving server's or the provider's words, bounded.
         raw: as it came.
@@ -339,6 +359,7 @@ class Report:
     recipient: str = ""
     at_ms: int = 0
     public_id: str = ""
+    n: int | None = None
     attempt: int | None = None
     provider_message_id: str = ""
     reject_reason: RejectReason | None = None
@@ -378,5 +399,40 @@ class Reports(Protocol):
 
         Raises:
             Malformed: it is not what the provider documents.
+        """
+        ...
+
+
+@runtime_checkable
+class HasSecretPath(Protocol):
+    """Reports that come to `/v1/reports/{provider}/{path_secret}`, where a secret is set.
+
+    Who calls `verify` has compared it: another path is refused before.
+    """
+
+    path_secret: str
+
+
+@runtime_checkable
+class AsksBack(Protocol):
+    """Reports that can't be read without asking their provider (Amazon SNS)."""
+
+    async def prepare(self, headers: Mapping[str, str], body: bytes) -> None:
+        """Fetch what `verify` needs (a certificate): nothing in *body* is trusted yet.
+
+        Raises:
+            NotVerified: it points elsewhere than to the provider.
+            Unavailable: the provider can't be reached now; it will repeat its call.
+        """
+        ...
+
+    async def confirm(self, body: bytes) -> bool:
+        """Answer a verified call that is a question (confirm a subscription).
+
+        Returns:
+            True where it was one: then it has no reports.
+
+        Raises:
+            Unavailable: the provider can't be reached now; it will repeat its call.
         """
         ...

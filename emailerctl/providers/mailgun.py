@@ -23,7 +23,6 @@ from urllib.parse import quote
 
 from pydantic import Field, SecretStr, field_validator
 
-from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party
 from emailerctl.models.text import shorten
@@ -44,14 +43,21 @@ from emailerctl.providers.base import (
     select_tags,
 )
 from emailerctl.providers.http import (
-    Answer,
     HttpNextHop,
     HttpSettings,
+    find_attempt,
+    find_moment,
+    find_object,
+    find_public_id,
+    from_status,
+    verify_age,
+)
+from emailerctl.providers.http_client import (
+    Answer,
     Request,
     Unreachable,
     build_basic_auth,
     build_multipart,
-    from_status,
     parse_json,
 )
 from emailerctl.providers.smtp_reply import clean
@@ -268,8 +274,6 @@ def read_events(items: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 
 # 5 reports: what they tell us later
 
-_SKEW_MS = 5 * 60_000
-
 
 class MailgunReports:
     """Webhooks: HMAC-SHA256 of timestamp and token, with the signing key.
@@ -297,8 +301,7 @@ class MailgunReports:
         expected = hmac.new(self._key, (timestamp + token).encode(), sha256).hexdigest()
         if not hmac.compare_digest(expected.encode(), given.encode()):
             raise NotVerified("the signature is wrong")
-        if abs(int(timestamp) * 1000 - now_ms) > _SKEW_MS:
-            raise NotVerified("the report is more than five minutes old, or from the future")
+        verify_age(int(timestamp) * 1000, now_ms)
         return token
 
     def parse(self, body: bytes) -> list[Report]:
@@ -343,17 +346,16 @@ def _read_event(event: dict[str, Any]) -> Report:
         kind, reason, is_hard = _FAILED.get(
             str(event.get("reason", "")), (ReportKind.BOUNCED, RejectReason.OTHER, False)
         )
-    variables = _object(event, "user-variables")
-    header = str(_object(_object(event, "message"), "headers").get("message-id", ""))
-    attempt = str(variables.get(OUR_ATTEMPT, ""))
+    variables = find_object(event, "user-variables")
+    header = str(find_object(event, "message", "headers").get("message-id", ""))
     return Report(
         kind=kind,
         # "unique within a day" (event structure): with its moment, for ever
         event_id=f"{event.get('timestamp', '')}:{event.get('id', '')}",
         recipient=str(event.get("recipient", "")),
-        at_ms=_read_moment(event.get("timestamp")),
-        public_id=_find_public_id(str(variables.get(OUR_ID, "")), header),
-        attempt=int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else None,
+        at_ms=find_moment(event.get("timestamp")),
+        public_id=find_public_id(variables.get(OUR_ID), header),
+        attempt=find_attempt(variables),
         provider_message_id=header.strip("<>"),
         reject_reason=reason,
         is_hard=is_hard,
@@ -362,30 +364,10 @@ def _read_event(event: dict[str, Any]) -> Report:
     )
 
 
-def _object(event: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    value = event.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _read_moment(timestamp: object) -> int:
-    is_number = isinstance(timestamp, int | float) and not isinstance(timestamp, bool)
-    if not is_number or not 0 <= timestamp < 1e11:  # type: ignore[operator]
-        return 0
-    return round(timestamp * 1000)  # type: ignore[operator]
-
-
-def _find_public_id(variable: str, message_id_header: str) -> str:
-    """Return our id: from the variable, else from our Message-ID."""
-    for candidate in (variable, message_id_header.strip("<>").partition("@")[0]):
-        if parse_public(MESSAGE, candidate) is not None:
-            return candidate
-    return ""
-
-
 def _read_reply(event: Mapping[str, Any]) -> str:
-    status = _object(event, "delivery-status")
+    status = find_object(event, "delivery-status")
     said = status.get("message") or status.get("description") or ""
     if not said:
-        said = _object(event, "reject").get("reason") or event.get("reason") or ""
+        said = find_object(event, "reject").get("reason") or event.get("reason") or ""
     code = status.get("code")
     return clean(f"{code} {said}" if isinstance(code, int) and code else str(said))

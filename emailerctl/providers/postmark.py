@@ -16,13 +16,10 @@ import base64
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from hashlib import blake2b
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr
 
-from emailerctl.models.clock import parse_moment
-from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.message import Attachment, EnvelopeRecipient, Mailbox
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party
 from emailerctl.providers.base import (
@@ -42,15 +39,22 @@ from emailerctl.providers.base import (
 )
 from emailerctl.providers.content import Addressed, Content, write_mailbox
 from emailerctl.providers.http import (
-    Answer,
     HttpSettings,
     PartsNextHop,
+    find_attempt,
+    find_moment,
+    find_object,
+    find_public_id,
+    from_status,
+    identify,
+    verify_basic_auth,
+)
+from emailerctl.providers.http_client import (
+    Answer,
     Request,
     Unreachable,
     build_json,
-    from_status,
     parse_json,
-    verify_basic_auth,
 )
 from emailerctl.providers.smtp_reply import clean
 from emailerctl.settings import Text
@@ -69,7 +73,12 @@ class PostmarkSettings(HttpSettings):
     message_stream: Text = Field(default="outbound", description="Where messages go.")
     report_user: Text = Field(default="emailer", description="User name of its webhooks.")
     report_password: SecretStr = Field(
-        default=SecretStr(""), description="Password of its webhooks; without one, no reports."
+        default=SecretStr(""),
+        description="Password of its webhooks; without it and report_secret, no reports.",
+    )
+    report_secret: SecretStr = Field(
+        default=SecretStr(""),
+        description="Last part of its webhooks' URL: /v1/reports/NAME/<secret>; empty: none.",
     )
 
 
@@ -299,13 +308,13 @@ def read_messages(messages: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
     """
     found: dict[str, Finding] = {}
     for message in messages:
-        metadata = _object(message, "Metadata")
+        metadata = find_object(message, "Metadata")
         if metadata.get(OUR_ID) != wanted.public_id:
             continue
         finding = Finding(
             is_there=True,
             provider_message_id=str(message.get("MessageID", "")),
-            attempt=_read_attempt(metadata),
+            attempt=find_attempt(metadata),
             detail=f"status {message.get('Status')}",
         )
         recipients = message.get("Recipients")
@@ -319,16 +328,18 @@ def read_messages(messages: list[Any], wanted: LookUp) -> Mapping[int, Finding]:
 
 
 class PostmarkReports:
-    """Webhooks: not signed; the URL given to Postmark carries Basic credentials."""
+    """Webhooks: not signed; their URL carries Basic credentials, a secret path, or both."""
 
     def __init__(self, settings: PostmarkSettings) -> None:
         """Take the credentials."""
+        self.path_secret = settings.report_secret.get_secret_value()
         self._user = settings.report_user
         self._password = settings.report_password.get_secret_value()
 
     def verify(self, headers: Mapping[str, str], body: bytes, *, now_ms: int) -> str:
         """Check the credentials; nothing in a call comes once only."""
-        verify_basic_auth(headers, self._user, self._password)
+        if self._password or not self.path_secret:
+            verify_basic_auth(headers, self._user, self._password)
         return ""
 
     def parse(self, body: bytes) -> list[Report]:
@@ -401,15 +412,14 @@ def _read_record(record: dict[str, Any]) -> Report:
             str(record.get("SuppressionReason")),
             (ReportKind.UNSUBSCRIBED, RejectReason.UNSUBSCRIBED, False),
         )
-    metadata = _object(record, "Metadata")
-    public_id = str(metadata.get(OUR_ID, ""))
+    metadata = find_object(record, "Metadata")
     return Report(
         kind=kind,
         event_id=_identify(record, at),
         recipient=str(record.get("Recipient") or record.get("Email") or ""),
-        at_ms=_read_moment(record.get(at)),
-        public_id=public_id if parse_public(MESSAGE, public_id) is not None else "",
-        attempt=_read_attempt(metadata),
+        at_ms=find_moment(record.get(at)),
+        public_id=find_public_id(metadata.get(OUR_ID)),
+        attempt=find_attempt(metadata),
         provider_message_id=str(record.get("MessageID", "")),
         reject_reason=reason,
         is_hard=is_hard,
@@ -430,25 +440,4 @@ def _identify(record: Mapping[str, Any], at: str) -> str:
         "SuppressSending",
         "SuppressionReason",
     )
-    text = "\0".join(str(record.get(name, "")) for name in names)
-    return f"{record['RecordType']}:{blake2b(text.encode(), digest_size=16).hexdigest()}"
-
-
-def _object(value: object, name: str) -> Mapping[str, Any]:
-    inner = value.get(name) if isinstance(value, dict) else None
-    return inner if isinstance(inner, dict) else {}
-
-
-def _read_attempt(metadata: Mapping[str, Any]) -> int | None:
-    attempt = str(metadata.get(OUR_ATTEMPT, ""))
-    return int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else None
-
-
-def _read_moment(text: object) -> int:
-    """Read `2026-01-02T03:04:05.6789012-05:00`: up to seven digits, more than Python takes."""
-    if not isinstance(text, str):
-        return 0
-    try:
-        return parse_moment(re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text))
-    except (ValueError, OverflowError):
-        return 0
+    return f"{record['RecordType']}:{identify(*(record.get(name, '') for name in names))}"

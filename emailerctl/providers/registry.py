@@ -13,15 +13,19 @@ from pydantic import SecretStr, ValidationError
 from emailerctl.errors import ConfigurationError
 from emailerctl.models.clock import Clock, to_ms
 from emailerctl.providers.base import Abilities, Provider, Reports
+from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.http import HttpNextHop, HttpSettings
 from emailerctl.providers.mailgun import Mailgun, MailgunReports, MailgunSettings
 from emailerctl.providers.postmark import Postmark, PostmarkReports, PostmarkSettings
+from emailerctl.providers.resend import Resend, ResendReports, ResendSettings
 from emailerctl.providers.sandbox import Sandbox, SandboxSettings
+from emailerctl.providers.sendgrid import SendGrid, SendGridReports, SendGridSettings
+from emailerctl.providers.ses import Ses, SesReports, SesSettings
 from emailerctl.providers.smtp import Smtp, SmtpSettings
 from emailerctl.settings import Section
 
 # Kinds of the contract that later versions bring.
-NOT_YET = frozenset({"resend", "ses", "sendgrid", "brevo", "sparkpost", "mailjet"})
+NOT_YET = frozenset({"brevo", "sparkpost", "mailjet"})
 
 _PRE_MARK_MS = (
     300_000  # everything before the mark, unless the adapter's settings say otherwise
@@ -53,7 +57,7 @@ class Kind:
         abilities: None: it takes whatever can be a message, or says so when it is connected.
     """
 
-    settings: type[Section]
+    settings: type[HopSettings]
     build: Callable[[str, Any, int, Clock], Built]
     reports: Callable[[Any], Reports] | None = None
     abilities: Abilities | None = None
@@ -106,6 +110,9 @@ KINDS: Mapping[str, Kind] = {
     "sandbox": Kind(SandboxSettings, _build_sandbox),
     "mailgun": _over_http(Mailgun, MailgunSettings, MailgunReports),
     "postmark": _over_http(Postmark, PostmarkSettings, PostmarkReports),
+    "resend": _over_http(Resend, ResendSettings, ResendReports),
+    "sendgrid": _over_http(SendGrid, SendGridSettings, SendGridReports),
+    "ses": _over_http(Ses, SesSettings, SesReports),
 }
 
 
@@ -113,7 +120,7 @@ def parse_tables(
     tables: Mapping[str, Mapping[str, Any]],
     *,
     locate: Callable[[str], str] = lambda _key: "",
-) -> dict[str, tuple[Kind, Section]]:
+) -> dict[str, tuple[Kind, HopSettings]]:
     """Give each next hop's table to its own model.
 
     Args:
@@ -122,7 +129,7 @@ def parse_tables(
     Raises:
         ConfigurationError: every fault of every table, with key and place.
     """
-    parsed: dict[str, tuple[Kind, Section]] = {}
+    parsed: dict[str, tuple[Kind, HopSettings]] = {}
     faults: list[str] = []
     for name, table in tables.items():
         key = f"providers.{name}"

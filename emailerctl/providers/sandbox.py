@@ -17,12 +17,12 @@ from emailerctl.models.event import COMPLAINT_REPORTED
 from emailerctl.models.lifecycle import Cause
 from emailerctl.models.outcome import Kind, Outcome, Party, Phase
 from emailerctl.providers.base import CheckResult, Mark, MarkRefused, Outgoing, Sending
-from emailerctl.settings import Section
+from emailerctl.providers.hop_settings import HopSettings
 
 # 1 settings
 
 
-class SandboxSettings(Section):
+class SandboxSettings(HopSettings):
     """`[providers.NAME]` with kind = "sandbox"."""
 
     kind: Literal["sandbox"] = "sandbox"

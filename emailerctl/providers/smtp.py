@@ -28,6 +28,7 @@ from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.models.text import shorten
 from emailerctl.providers.base import CheckResult, Mark, Outgoing, Sending
+from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.smtp_connect import Auth, Door, NotOpened, Opened, Tls, open_session
 from emailerctl.providers.smtp_pool import Pool, Taken
 from emailerctl.providers.smtp_reply import (
@@ -45,7 +46,7 @@ from emailerctl.providers.smtp_transaction import (
     Transaction,
     stuff,
 )
-from emailerctl.settings import Duration, Section
+from emailerctl.settings import Duration
 from emailerctl.settings.model import Text
 
 # 1 settings
@@ -67,7 +68,7 @@ def _seconds(default: float, description: str) -> Duration:
     return field
 
 
-class SmtpSettings(Section):
+class SmtpSettings(HopSettings):
     """`[providers.NAME]` with kind = "smtp"."""
 
     kind: Literal["smtp"] = "smtp"
@@ -103,10 +104,6 @@ class SmtpSettings(Section):
     )
     verp: bool = Field(default=False, description="An envelope sender for each message.")
     final_reply: Duration = _seconds(600, "How long to wait for the answer after the dot.")
-    breaker_failures: int = Field(
-        default=5, ge=1, description="Connection-level failures in a row that open the breaker."
-    )
-    breaker_pause: Duration = _seconds(30, "How long the breaker stays open at first.")
     connections: int | None = Field(
         default=None, ge=1, le=1000, description="At most so many; else [consumer] concurrency."
     )

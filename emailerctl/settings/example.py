@@ -55,6 +55,29 @@ _PROVIDERS = """\
 #server_token_file = "/run/secrets/postmark_server_token"
 #message_stream = "outbound"
 
+# kind = "resend": over its HTTP API.  What it reports needs the webhook's signing secret.
+#[providers.rs]
+#kind = "resend"
+#api_key_file = "/run/secrets/resend_api_key"
+#signing_secret_file = "/run/secrets/resend_signing_secret"
+
+# kind = "sendgrid": over its HTTP API.  What it reports needs the public key of its signed
+# Event Webhook.
+#[providers.sg]
+#kind = "sendgrid"
+#api_key_file = "/run/secrets/sendgrid_api_key"
+#verification_key = "MFkwEwYHKoZIzj0CAQYI..."
+
+# kind = "ses": Amazon SES, API version 2.  What it reports comes through an SNS topic; it knows
+# our messages best where a configuration set publishes it.
+#[providers.aws]
+#kind = "ses"
+#region = "eu-west-1"
+#access_key_id = "AKIAIOSFODNN7EXAMPLE"
+#secret_access_key_file = "/run/secrets/ses_secret_access_key"
+#configuration_set = "emailer"
+#topic_arn = "arn:aws:sns:eu-west-1:123456789012:ses-events"
+
 # kind = "sandbox": sends nothing, keeps everything, fails on request.
 #[providers.try]
 #kind = "sandbox"

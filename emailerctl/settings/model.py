@@ -33,6 +33,8 @@ from emailerctl.models.text import find_unsafe, shorten
 from emailerctl.settings.secret import NAME, is_secret
 
 MIB = 1024 * 1024
+_URL_PATH = re.compile(r"(/[A-Za-z0-9._~-]*)*")
+_URL_CHARACTERS = 250
 
 
 def _read_duration(value: object) -> timedelta:
@@ -144,6 +146,11 @@ class ApiSettings(Section):
     workers: Whole = Field(
         default=1, ge=1, le=256, description="Processes on that port; more pay on idle cores."
     )
+    public_url: Text = Field(
+        default="",
+        description="Where recipients reach this API, for links in mail: "
+        "https://mail.example.org; only /u/ needs to be public.",
+    )
     require_idempotency_key: bool = Field(
         default=False, description="Refuse requests without an Idempotency-Key (400)."
     )
@@ -179,6 +186,26 @@ class ApiSettings(Section):
         default=timedelta(seconds=30),
         description="How long a stop waits for requests under way.",
     )
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_public(cls, url: str) -> str:
+        if not url:
+            return url
+        parts = urlsplit(url)
+        is_plain = parts.scheme == "http" and _is_loopback(parts.hostname or "")
+        if not parts.hostname or not (parts.scheme == "https" or is_plain):
+            msg = f"{shorten(url)} is no https URL; write for example https://mail.example.org"
+            raise ValueError(msg)
+        if not _URL_PATH.fullmatch(parts.path) or url != f"{parts.scheme}://" + (
+            parts.netloc + parts.path
+        ):
+            msg = f"{shorten(url)} has more than host and path; write it without"
+            raise ValueError(msg)
+        if parts.username or parts.password or len(url) > _URL_CHARACTERS:
+            msg = f"{shorten(url)} has a user or is too long; write it without"
+            raise ValueError(msg)
+        return url.rstrip("/")
 
     @field_validator("cors_origins")
     @classmethod

@@ -29,7 +29,13 @@ def add(tx: Tx, message: NewMessage, now_ms: int) -> Receipt:
     suppressed = {
         n
         for n, recipient in enumerate(message.recipients, 1)
-        if is_suppressed(tx, recipient.address, message.service, now_ms)
+        if is_suppressed(
+            tx,
+            recipient.address,
+            message.service,
+            now_ms,
+            is_list=bool(message.list_unsubscribe),
+        )
     }
     return _write(tx, message, suppressed, now_ms)
 

@@ -7,6 +7,7 @@ from typing import Any
 from emailerctl.errors import BadRequest, Conflict, NotFound
 from emailerctl.models.page import Page
 from emailerctl.models.text import shorten
+from emailerctl.store import pacing
 from emailerctl.store import statements as sql
 from emailerctl.store.accepting import TOKEN_EPOCH, read_epoch
 from emailerctl.store.base import (
@@ -20,12 +21,19 @@ from emailerctl.store.base import (
 from emailerctl.store.driver import Tx
 
 _CONSUMER_KEPT_MS = 86_400_000
+WOKEN_AT_ONCE = 1_000  # the consumers that see a next hop open wake the rest
 
 
 def find_note(tx: Tx, key: str) -> str | None:
     """Return a note."""
     row: Any = tx.one(sql.NOTE, {"key": key})
     return row[0] if row else None
+
+
+def keep_note(tx: Tx, key: str, value: str) -> str:
+    """Leave a note unless there is one; return the one that stands."""
+    tx.run(sql.KEEP_NOTE, {"key": key, "value": value})
+    return find_note(tx, key) or value
 
 
 def leave_note(tx: Tx, key: str, value: str) -> None:
@@ -109,30 +117,13 @@ def touch_tokens(tx: Tx, used: Mapping[int, int]) -> None:
         tx.run(sql.TOUCH_TOKEN, {"token_id": token_id, "at": at_ms})
 
 
-def suppress(tx: Tx, suppression: Suppression) -> None:
-    """Enter or replace a suppression."""
-    tx.memo.pop("has_suppressions", None)
-    tx.run(
-        sql.SUPPRESS,
-        {
-            "address": suppression.address.lower(),
-            "service": suppression.service,
-            "reason": suppression.reason,
-            "detail": suppression.detail,
-            "created_at": suppression.created_ms,
-            "expires_at": suppression.expires_ms,
-            "actor": suppression.actor,
-        },
-    )
-
-
 def list_suppressions(
     tx: Tx, service: str | None, prefix: str, cursor: str | None, limit: int
 ) -> Page[Suppression]:
     """Return suppressions by address; *prefix* narrows."""
     try:
-        start = bytes.fromhex(cursor).decode().split("\0") if cursor else (prefix.lower(), "")
-        address, of_service = start
+        start = bytes.fromhex(cursor or "").decode().split("\0")
+        address, of_service, blocks = start if cursor else (prefix.lower(), "", "")
     except ValueError as error:
         raise BadRequest(f"the cursor {shorten(cursor)} is not one of ours") from error
     rows: Any = tx.all(
@@ -140,6 +131,7 @@ def list_suppressions(
         {
             "address": address,
             "service": of_service,
+            "blocks": blocks,
             "address_end": prefix.lower() + "\U0010ffff",
             "only": service,
             "limit": limit + 1,
@@ -149,17 +141,19 @@ def list_suppressions(
         Suppression(
             address=row[0],
             service=row[1],
-            reason=row[2],
-            detail=row[3],
-            created_ms=row[4],
-            expires_ms=row[5],
-            actor=row[6],
+            reason=row[3],
+            detail=row[4],
+            created_ms=row[5],
+            expires_ms=row[6],
+            actor=row[7],
+            message_id=row[8],
+            provider=row[9],
         )
         for row in rows[:limit]
     ]
     if len(rows) <= limit:
         return Page(found, None)
-    return Page(found, "\0".join(rows[limit][:2]).encode().hex())
+    return Page(found, "\0".join(rows[limit][:3]).encode().hex())
 
 
 def list_next_hops(tx: Tx) -> list[NextHop]:
@@ -191,9 +185,9 @@ def set_next_hop(tx: Tx, hop: NextHop) -> None:
             "settings_hash": hop.settings_hash,
         },
     )
-    if hop.state is HopState.OPEN:
-        tx.run(sql.WAKE_PARKED, {"now": hop.changed_ms})
-        tx.has_new_work = True
+    if hop.state is HopState.OPEN:  # who says so knows better than the breaker
+        tx.run(sql.CLOSE_BREAKER, {"name": hop.name, "now": hop.changed_ms})
+        pacing.wake_parked(tx, hop.changed_ms, WOKEN_AT_ONCE)
 
 
 def raise_alert(tx: Tx, alert: Alert) -> bool:

@@ -7,6 +7,7 @@ the wall clock, `boot_ms` the boot clock (leases only).
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from emailerctl.errors import Fault
@@ -36,6 +37,7 @@ class Claim(NamedTuple):
         is_whole: the message has no other recipients than `recipients`.
         raw: the bytes; None where they are large (read them with `load_raw`) or gone.
         age_from_ms: since when `max_age` counts.
+        is_list: it has `list_unsubscribe`: complaints and unsubscribes keep it back.
     """
 
     message_id: int
@@ -65,6 +67,7 @@ class Claim(NamedTuple):
     content_hash: bytes
     size_bytes: int
     raw: bytes | None
+    is_list: bool = False
 
 
 class Settlement(NamedTuple):
@@ -208,9 +211,25 @@ class Token:
     limits: Mapping[str, object] = field(default_factory=dict)
 
 
+class Blocks(StrEnum):
+    """Which messages a suppression keeps from an address."""
+
+    ALL = "all"
+    LISTS = "lists"  # those with `list_unsubscribe`
+
+
+# Whoever complains or unsubscribes still gets receipts and password resets (product.md §3.1).
+BOUNCE, COMPLAINT, UNSUBSCRIBE = "bounce", "complaint", "unsubscribe"
+LIST_REASONS = frozenset({COMPLAINT, UNSUBSCRIBE})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suppression:
-    """An address that we will not send to, and why.  Service "" means every service."""
+    """An address that we will not send to, and why.  Service "" means every service.
+
+    Attributes:
+        message_id, provider: the evidence, where a report or an unsubscribe made it.
+    """
 
     address: str
     service: str
@@ -219,6 +238,55 @@ class Suppression:
     created_ms: int
     expires_ms: int | None
     actor: str
+    message_id: int | None = None
+    provider: str = ""
+
+    @property
+    def blocks(self) -> Blocks:
+        """Which messages it keeps from the address."""
+        return Blocks.LISTS if self.reason in LIST_REASONS else Blocks.ALL
+
+
+class NewReport(NamedTuple):
+    """What a next hop told of one recipient's copy, as `core.reporting` understands it.
+
+    Attributes:
+        event_id: the same whenever the same thing is told again.
+        message_id, n, attempt: what it is about, as far as that came along.
+        recipient: the address that it names; empty: the message's only one.
+        cause: the evidence in it; None: it proves nothing.
+        event: the type of the event that it is besides; empty: none.
+        suppresses: the reason for which its recipient is suppressed; empty: not.
+    """
+
+    event_id: str
+    kind: str
+    at_ms: int
+    recipient: str = ""
+    message_id: int | None = None
+    n: int | None = None
+    attempt: int | None = None
+    provider_message_id: str = ""
+    cause: Cause | None = None
+    event: str = ""
+    suppresses: str = ""
+    reply: str = ""
+    data: Mapping[str, object] = MappingProxyType({})
+
+
+class Taken(NamedTuple):
+    """What became of a call with reports.
+
+    Attributes:
+        is_replay: its signature had been used before: nothing in it counts.
+        new, repeated: reports that were told for the first time, and those that were not.
+        unmatched: of the new ones, those about nothing that is here yet.
+    """
+
+    is_replay: bool = False
+    new: int = 0
+    repeated: int = 0
+    unmatched: int = 0
 
 
 class HopState(StrEnum):
@@ -244,6 +312,65 @@ class NextHop:
     changed_ms: int = 0
     actor: str = ""
     settings_hash: str = ""
+
+
+class BreakerState(StrEnum):
+    """Whether a next hop works, by what attempts have met."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """A next hop's breaker, shared by all consumers.
+
+    Attributes:
+        version: counts its changes; one that was decided on another version is not written.
+        since_ms: when it opened; through probes and further pauses until it closes.  Of a
+            closed one: when it closed.
+        until_ms: open: no probe before.
+        openings: in a row, without having closed.
+        failures: that opened it and kept it open.
+        owner: half-open: the consumer that probes.
+    """
+
+    name: str
+    state: BreakerState = BreakerState.CLOSED
+    version: int = 0
+    reason: str = ""
+    since_ms: int = 0
+    until_ms: int = 0
+    openings: int = 0
+    failures: int = 0
+    owner: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stint:
+    """A stretch of a rate's time that a consumer asks for.
+
+    Attributes:
+        domain: of recipients; empty: the rate of the next hop as a whole.
+        length_us: how long it is.
+        ahead_us: if it would begin later than after so long, it is not given.
+        count: how many messages it is for, for the record.
+    """
+
+    next_hop: str
+    domain: str
+    length_us: int
+    ahead_us: int
+    count: int
+
+
+class Usage(NamedTuple):
+    """How much of a next hop's rate was leased in a minute, and in the one before."""
+
+    minute: int  # since 1970
+    used: int
+    used_before: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -400,10 +527,18 @@ class Store(Protocol):
 
     # delivery
 
-    async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
+    async def find_due(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        now_ms: int,
+        is_idle: bool,
+        probing: Collection[str] = (),
+    ) -> Due:
         """Return ids of due, free messages: at most *rooms[hop]* for each next hop.
 
-        A message that lost its lease is returned only when *is_idle*, and then alone.
+        A message that lost its lease is returned only when *is_idle*, and then alone.  Of the
+        next hops in *probing* those come first whose policy is `resend` (F-CO-07).
         """
         ...
 
@@ -491,6 +626,45 @@ class Store(Protocol):
         """Write an event that changes no state."""
         ...
 
+    # reports
+
+    async def take_reports(
+        self,
+        provider: str,
+        reports: Sequence[NewReport],
+        *,
+        raw: bytes,
+        once: str = "",
+        fault: str = "",
+        now_ms: int,
+    ) -> Taken:
+        """Apply each of *reports* that was not told before, and keep *raw*.
+
+        What is about no message or attempt that is here is kept and tried again (F-WI-03).
+
+        Args:
+            provider: the name of the next hop.
+            reports: what its call says.
+            raw: the call's body as it came.
+            once: what may come once only: the signature's token (F-WI-01).
+            fault: why *raw* could not be read.
+            now_ms: the wall clock.
+        """
+        ...
+
+    async def match_reports(self, *, now_ms: int, limit: int) -> int:
+        """Try reports again that were about nothing yet; return how many now fitted."""
+        ...
+
+    async def unsubscribe(
+        self, suppression: Suppression, *, message_id: int, n: int, now_ms: int
+    ) -> bool:
+        """Enter what a recipient asked for by the link in a message, which may be gone.
+
+        False: it was suppressed already.
+        """
+        ...
+
     # consumers
 
     async def register(self, consumer: Consumer) -> None:
@@ -524,6 +698,19 @@ class Store(Protocol):
         when its own time ended, whatever its consumer does.  Sending recipients become unknown,
         never queued.
         """
+        ...
+
+    async def fence(
+        self, *, after_id: int, limit: int, data: Mapping[str, object], now_ms: int
+    ) -> tuple[int, int | None]:
+        """Put open recipients in doubt, after a restore: those of the next *limit* messages.
+
+        Returns how many stepped and the last message looked at, None at the end.
+        """
+        ...
+
+    async def seal(self, *, data: Mapping[str, object], now_ms: int) -> None:
+        """End a restore: no doubt is sent again by itself, no event's number is given twice."""
         ...
 
     async def sweep(
@@ -665,7 +852,16 @@ class Store(Protocol):
         """Enter or replace a suppression."""
         ...
 
-    async def unsuppress(self, address: str, service: str) -> bool:
+    async def import_suppressions(self, suppressions: Sequence[Suppression]) -> int:
+        """Enter those that are not there; return how many that were.
+
+        What is there stays as it is, unless it would end sooner.
+        """
+        ...
+
+    async def unsuppress(
+        self, address: str, service: str, *, blocks: Blocks | None = None
+    ) -> bool:
         """Remove a suppression; False when there was none."""
         ...
 
@@ -676,9 +872,12 @@ class Store(Protocol):
         ...
 
     async def find_suppressed(
-        self, addresses: Collection[str], *, service: str, now_ms: int
+        self, addresses: Collection[str], *, service: str, now_ms: int, is_list: bool = False
     ) -> set[str]:
-        """Return those of *addresses* that are suppressed for *service*."""
+        """Return those of *addresses* that are suppressed for *service*.
+
+        *is_list*: for a message with `list_unsubscribe`.
+        """
         ...
 
     async def list_next_hops(self) -> list[NextHop]:
@@ -687,6 +886,33 @@ class Store(Protocol):
 
     async def set_next_hop(self, hop: NextHop) -> None:
         """Enter a next hop's standing; opening one makes what waits for it due."""
+        ...
+
+    async def load_standing(self) -> tuple[list[NextHop], list[Breaker]]:
+        """Return the standing and the breaker of every next hop that has one."""
+        ...
+
+    async def set_breaker(self, breaker: Breaker, *, now_ms: int) -> Breaker:
+        """Write a breaker that was decided on the version before its own; return what holds.
+
+        That is another one where somebody was faster.
+        """
+        ...
+
+    async def take_stints(self, stints: Sequence[Stint], *, now_ms: int) -> list[int]:
+        """Lease a stretch of time for each of *stints*; return where each begins (us).
+
+        Stretches of one rate never overlap.  One that would begin too late is not given; the
+        moment says when it would.
+        """
+        ...
+
+    async def list_usage(self) -> Mapping[str, Usage]:
+        """Return how much of the rates of the next hops was leased of late."""
+        ...
+
+    async def wake_parked(self, *, now_ms: int, limit: int) -> int:
+        """Make due what waits for a next hop, *limit* messages at most; return how many."""
         ...
 
     # the inbox
@@ -768,6 +994,10 @@ class Store(Protocol):
 
     async def leave_note(self, key: str, value: str) -> None:
         """Leave such a note."""
+        ...
+
+    async def keep_note(self, key: str, value: str) -> str:
+        """Leave such a note unless there is one; return the one that stands."""
         ...
 
     async def audit(self, *, limit: int = 100) -> list[Breach]:

@@ -40,6 +40,7 @@ from emailerctl.store.steps import (
 # Bytes up to this size travel with the claim; larger ones are read when their turn comes.
 SMALL_BYTES = 262_144
 PAUSE = "pause"
+_PROBES_AMONG = 200  # of each priority: where a probe is looked for
 
 _decode = msgspec.json.decode
 
@@ -53,7 +54,14 @@ def find_pause(tx: Tx, now_ms: int) -> Pause | None:
     return pause if pause.until_ms is None or pause.until_ms > now_ms else None
 
 
-def find_due(tx: Tx, rooms: Mapping[str, int], now_ms: int, *, is_idle: bool) -> Due:
+def find_due(
+    tx: Tx,
+    rooms: Mapping[str, int],
+    now_ms: int,
+    *,
+    is_idle: bool,
+    probing: Collection[str] = (),
+) -> Due:
     """Return what is due; a suspect only when idle, and then alone."""
     if find_pause(tx, now_ms) is not None:
         return Due(is_paused=True)
@@ -61,15 +69,28 @@ def find_due(tx: Tx, rooms: Mapping[str, int], now_ms: int, *, is_idle: bool) ->
     if suspect is not None and is_idle:
         return Due(message_ids=(cast("int", suspect[0]),), has_suspects=True)
     found: list[int] = []
+    for next_hop in probing:
+        found += _find_probes(tx, next_hop, rooms.get(next_hop, 0), now_ms)
     for priority in Priority:
         for next_hop, room in rooms.items():
-            if room <= 0:
+            if room <= 0 or next_hop in probing:
                 continue
             lane = {"next_hop": next_hop, "priority": int(priority), "now": now_ms}
             rows = tx.all(sql.DUE, {**lane, "limit": room})
             found += [cast("int", row[0]) for row in rows]
     next_ms = None if found else _find_next(tx, rooms, now_ms)
     return Due(message_ids=tuple(found), has_suspects=suspect is not None, next_ms=next_ms)
+
+
+def _find_probes(tx: Tx, next_hop: str, room: int, now_ms: int) -> list[int]:
+    """Return what is due for a next hop that is probed: policy `resend` first (F-CO-07)."""
+    found: list[tuple[int, str]] = []
+    for priority in Priority:
+        lane = {"next_hop": next_hop, "priority": int(priority), "now": now_ms}
+        rows: Any = tx.all(sql.DUE_WITH_POLICY, {**lane, "limit": _PROBES_AMONG})
+        found += rows
+    found.sort(key=lambda row: row[1] != OnUnknown.RESEND)
+    return [message_id for message_id, _policy in found[: max(room, 0)]]
 
 
 def _find_next(tx: Tx, rooms: Mapping[str, int], now_ms: int) -> int | None:
@@ -154,6 +175,7 @@ def _build_claim(
         content_hash=facts[13],
         size_bytes=facts[14],
         raw=facts[15],
+        is_list=bool(facts[17]),
     )
 
 

@@ -89,7 +89,7 @@ def _find_barred(tx: Tx, claim: Claim, now_ms: int, *, may_expire: bool) -> dict
     return {
         recipient.n: Reason.SUPPRESSED
         for recipient in claim.recipients
-        if is_suppressed(tx, recipient.address, claim.service, now_ms)
+        if is_suppressed(tx, recipient.address, claim.service, now_ms, is_list=claim.is_list)
     }
 
 

@@ -8,8 +8,10 @@ from emailerctl.store import reading
 from emailerctl.store import statements as sql
 from emailerctl.store.administering import leave_note
 from emailerctl.store.driver import Tx
+from emailerctl.store.reporting import KEPT_MS
 
 _RATES_KEPT_MS = 30 * 86_400_000
+_PACES_KEPT_MS = 3_600_000  # of recipient domains: what ended before says nothing any more
 _KEYS_KEPT_MS = 30 * 86_400_000  # a key is kept so long at least, and its message with it
 
 
@@ -27,10 +29,14 @@ def retain(
         for statement in sql.END_MESSAGE:
             tx.run(statement, {"message_id": message_id})
         removed += 1
+    tx.run(sql.OLD_PACES, {"before_us": (now_ms - _PACES_KEPT_MS) * 1000})
     row: Any = tx.one(sql.OLD_EVENTS, {"before": now_ms - events_ms, "limit": limit})
     if row and row[0] is not None:
         removed += tx.run(sql.END_EVENTS, {"seq": row[0]})
         leave_note(tx, reading.PRUNED_TO, f"{row[0]} {now_ms}")
+    kept_ms = max(events_ms, KEPT_MS)
+    removed += tx.run(sql.OLD_REPORTS, {"before": now_ms - kept_ms, "limit": limit})
+    removed += tx.run(sql.OLD_REPORT_CALLS, {"before": now_ms - KEPT_MS, "limit": limit})
     return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
 
 

@@ -17,6 +17,7 @@ from emailerctl.errors import StoreUnusable
 from emailerctl.models.lifecycle import Reason, State
 from emailerctl.models.message import RecipientKind
 from emailerctl.store import sqlite
+from emailerctl.store.base import BreakerState
 from emailerctl.store.schema import (
     NOTABLE_SQL,
     SET,
@@ -247,6 +248,113 @@ def _message_log(db: Database) -> None:
             db.execute(statement)
 
 
+# `suppressed` has the heir of `suppressions`: an address may be on the list twice, once against
+# all mail and once against what has `list_unsubscribe`, and each ends by itself.
+_SECOND = """
+CREATE TABLE report_calls (
+    id INTEGER PRIMARY KEY,
+    provider TEXT NOT NULL,
+    once TEXT,
+    received_at INTEGER NOT NULL,
+    raw BLOB NOT NULL,
+    fault TEXT NOT NULL DEFAULT '',
+    UNIQUE (provider, once)
+) STRICT;
+
+CREATE TABLE reports (
+    id INTEGER PRIMARY KEY,
+    call_id INTEGER NOT NULL,
+    provider TEXT NOT NULL,
+    event_id TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    at INTEGER NOT NULL,
+    recipient TEXT NOT NULL,
+    message_id INTEGER,
+    n INTEGER,
+    attempt INTEGER,
+    provider_message_id TEXT NOT NULL,
+    cause TEXT,
+    event TEXT NOT NULL,
+    suppresses TEXT NOT NULL,
+    reply TEXT NOT NULL,
+    data TEXT,
+    received_at INTEGER NOT NULL,
+    matched_at INTEGER,
+    next_at INTEGER,
+    UNIQUE (provider, event_id)
+) STRICT;
+CREATE INDEX reports_unmatched ON reports (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX attempts_provider_message ON attempts (provider_message_id)
+    WHERE provider_message_id <> '';
+
+CREATE TABLE suppressed (
+    address TEXT NOT NULL,
+    service TEXT NOT NULL,
+    blocks TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    actor TEXT NOT NULL,
+    message_id INTEGER,
+    provider TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (address, service, blocks)
+) WITHOUT ROWID, STRICT;
+INSERT INTO suppressed (address, service, blocks, reason, detail, created_at, expires_at, actor)
+SELECT address, service,
+       CASE WHEN reason IN ('complaint', 'unsubscribe') THEN 'lists' ELSE 'all' END,
+       reason, detail, created_at, expires_at, actor
+  FROM suppressions;
+
+CREATE VIEW reports_readable AS
+SELECT id, provider, kind, recipient, message_id, n, attempt, cause, reply,
+       strftime('%Y-%m-%dT%H:%M:%fZ', received_at / 1000.0, 'unixepoch') AS received,
+       strftime('%Y-%m-%dT%H:%M:%fZ', matched_at / 1000.0, 'unixepoch') AS matched
+  FROM reports;
+"""
+
+
+@_MIGRATIONS(name=STEPS[1])
+def _reports(db: Database) -> None:
+    """Add what next hops report, and suppressions against lists only."""
+    for statement in _SECOND.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
+_BREAKERS = f"""
+CREATE TABLE breakers (
+    name TEXT PRIMARY KEY,
+    state TEXT NOT NULL CHECK ({one_of("state", BreakerState)}),
+    version INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    since_at INTEGER NOT NULL,
+    until_at INTEGER NOT NULL,
+    openings INTEGER NOT NULL,
+    failures INTEGER NOT NULL,
+    owner INTEGER NOT NULL
+) WITHOUT ROWID, STRICT;
+CREATE TABLE paces (
+    next_hop TEXT NOT NULL,
+    domain TEXT NOT NULL,
+    free_us INTEGER NOT NULL,
+    minute INTEGER NOT NULL,
+    used INTEGER NOT NULL,
+    used_before INTEGER NOT NULL,
+    PRIMARY KEY (next_hop, domain)
+) WITHOUT ROWID, STRICT;
+CREATE INDEX work_parked ON work (due_at)
+    WHERE lease_token IS NULL AND waiting_for = 'next_hop'
+"""
+
+
+@_MIGRATIONS(name=STEPS[2])
+def _breakers(db: Database) -> None:
+    """Add the breakers and the pace of next hops, and find what waits for one."""
+    for statement in _BREAKERS.split(";"):
+        db.execute(statement)
+
+
 # A job with an empty reason waits; any other has been rejected.  An accepted one is a message.
 _INBOX = """
 CREATE TABLE inbox (
@@ -269,7 +377,7 @@ CREATE INDEX inbox_job ON inbox (job_id) WHERE job_id <> '';
 """
 
 
-@_MIGRATIONS(name="0004_inbox")
+@_MIGRATIONS(name=STEPS[3])
 def _inbox(db: Database) -> None:
     """Add the inbox: jobs of other services, as they came, until they are messages."""
     for statement in _INBOX.split(";"):

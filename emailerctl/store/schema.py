@@ -13,7 +13,11 @@ from emailerctl.models.lifecycle import State
 from emailerctl.store import sqlite
 
 SET = "emailerctl"  # the name of our set of steps in sqlite-utils' list
-STEPS = ("0001_message_log", "0004_inbox")
+STEPS = ("0001_message_log", "0002_reports", "0003_breakers", "0004_inbox")
+
+# Steps are additive: the release before goes on with them, so that an upgrade can be taken back
+# without the store.  One that can't be has a name with this end, and older programs refuse it.
+BREAKING = "_breaking"
 
 # The rare states, in which people look for messages: an index that the usual life of a message
 # (queued, sending, sent, delivered) never touches.
@@ -72,12 +76,12 @@ def require_current(path: Path) -> None:
 
 
 def refuse_newer(path: Path, applied: Iterable[str]) -> None:
-    """Refuse a store with steps that this program does not know.
+    """Refuse a store with steps that this program does not know and can't live with.
 
     Raises:
         StoreUnusable: names them.
     """
-    unknown = [name for name in applied if name not in STEPS]
+    unknown = [name for name in applied if name not in STEPS and name.endswith(BREAKING)]
     if unknown:
         raise StoreUnusable(
             f"a newer version has migrated the store at {path} (it has {', '.join(unknown)})",

@@ -21,37 +21,47 @@ from emailerctl.store import (
     auditing,
     claiming,
     delivering,
+    fencing,
     inbox,
     keeping,
     operating,
+    pacing,
     reading,
+    reporting,
 )
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
     Alert,
     AttemptResult,
+    Blocks,
     Breach,
+    Breaker,
     Claim,
     Consumer,
     Due,
     InboxCounts,
     InboxFilter,
     InboxJob,
+    NewReport,
     NextHop,
     Order,
     OrderResult,
     Pause,
     QueueStats,
     Rejection,
+    Stint,
     Suppression,
+    Taken,
     Token,
     Unknown,
+    Usage,
 )
 from emailerctl.store.driver import Driver, Tx
 from emailerctl.store.steps import (
     end_work_if_done,
     is_suppressed,
     summarise,
+    suppress,
     to_json,
     write_event,
 )
@@ -90,10 +100,17 @@ class SqlStore:
 
     # delivery
 
-    async def find_due(self, rooms: Mapping[str, int], *, now_ms: int, is_idle: bool) -> Due:
+    async def find_due(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        now_ms: int,
+        is_idle: bool,
+        probing: Collection[str] = (),
+    ) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
-            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle)
+            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle, probing=probing)
         )
 
     async def claim(
@@ -228,6 +245,36 @@ class SqlStore:
 
         await self.driver.write(work)
 
+    # reports
+
+    async def take_reports(
+        self,
+        provider: str,
+        reports: Sequence[NewReport],
+        *,
+        raw: bytes,
+        once: str = "",
+        fault: str = "",
+        now_ms: int,
+    ) -> Taken:
+        """Apply each of *reports* that was not told before, and keep *raw*."""
+        call = reporting.Call(provider, raw, once, fault, now_ms)
+        return await self.driver.write(lambda tx: reporting.take(tx, call, reports))
+
+    async def match_reports(self, *, now_ms: int, limit: int) -> int:
+        """Try reports again that were about nothing yet; return how many now fitted."""
+        if not await self.driver.read(lambda tx: tx.one(sql.HAS_DUE_REPORTS, {"now": now_ms})):
+            return 0  # no commit for nothing
+        return await self.driver.write(lambda tx: reporting.match(tx, now_ms, limit))
+
+    async def unsubscribe(
+        self, suppression: Suppression, *, message_id: int, n: int, now_ms: int
+    ) -> bool:
+        """Enter what a recipient asked for by the link in a message, which may be gone."""
+        return await self.driver.write(
+            lambda tx: reporting.unsubscribe(tx, suppression, message_id, n, now_ms)
+        )
+
     # consumers
 
     async def register(self, consumer: Consumer) -> None:
@@ -278,6 +325,20 @@ class SqlStore:
                 resend_after_ms=resend_after_ms,
             )
         )
+
+    async def fence(
+        self, *, after_id: int, limit: int, data: Mapping[str, object], now_ms: int
+    ) -> tuple[int, int | None]:
+        """Put open recipients in doubt, after a restore: those of the next *limit* messages."""
+        return await self.driver.write(
+            lambda tx: fencing.fence(
+                tx, after_id=after_id, limit=limit, data=data, now_ms=now_ms
+            )
+        )
+
+    async def seal(self, *, data: Mapping[str, object], now_ms: int) -> None:
+        """End a restore: no doubt is sent again by itself, no event's number is given twice."""
+        await self.driver.write(lambda tx: fencing.seal(tx, data=data, now_ms=now_ms))
 
     async def sweep(
         self, *, hops: Sequence[str] | None, now_ms: int, max_age_ms: int, may_expire: bool
@@ -469,12 +530,20 @@ class SqlStore:
 
     async def suppress(self, suppression: Suppression) -> None:
         """Enter or replace a suppression."""
-        await self.driver.write(lambda tx: administering.suppress(tx, suppression))
+        await self.driver.write(lambda tx: suppress(tx, suppression, replaces=True))
 
-    async def unsuppress(self, address: str, service: str) -> bool:
+    async def import_suppressions(self, suppressions: Sequence[Suppression]) -> int:
+        """Enter those that are not there; return how many that were."""
+        return await self.driver.write(
+            lambda tx: sum(suppress(tx, one, replaces=False) for one in suppressions)
+        )
+
+    async def unsuppress(
+        self, address: str, service: str, *, blocks: Blocks | None = None
+    ) -> bool:
         """Remove a suppression; False when there was none."""
-        params = {"address": address.lower(), "service": service}
-        return await self.driver.write(lambda tx: tx.run(sql.UNSUPPRESS, params)) == 1
+        params = {"address": address.lower(), "service": service, "blocks": blocks}
+        return await self.driver.write(lambda tx: tx.run(sql.UNSUPPRESS, params)) > 0
 
     async def list_suppressions(
         self, *, service: str | None, address: str, cursor: str | None, limit: int
@@ -485,11 +554,13 @@ class SqlStore:
         )
 
     async def find_suppressed(
-        self, addresses: Collection[str], *, service: str, now_ms: int
+        self, addresses: Collection[str], *, service: str, now_ms: int, is_list: bool = False
     ) -> set[str]:
         """Return those of *addresses* that are suppressed for *service*."""
         return await self.driver.read(
-            lambda tx: {a for a in addresses if is_suppressed(tx, a, service, now_ms)}
+            lambda tx: {
+                a for a in addresses if is_suppressed(tx, a, service, now_ms, is_list=is_list)
+            }
         )
 
     async def list_next_hops(self) -> list[NextHop]:
@@ -505,6 +576,28 @@ class SqlStore:
             write_event(tx, "next_hop.changed", hop.changed_ms, provider=hop.name, data=data)
 
         await self.driver.write(work)
+
+    async def load_standing(self) -> tuple[list[NextHop], list[Breaker]]:
+        """Return the standing and the breaker of every next hop that has one."""
+        return await self.driver.read(
+            lambda tx: (administering.list_next_hops(tx), pacing.list_breakers(tx))
+        )
+
+    async def set_breaker(self, breaker: Breaker, *, now_ms: int) -> Breaker:
+        """Write a breaker that was decided on the version before its own; return what holds."""
+        return await self.driver.write(lambda tx: pacing.set_breaker(tx, breaker, now_ms))
+
+    async def take_stints(self, stints: Sequence[Stint], *, now_ms: int) -> list[int]:
+        """Lease a stretch of time for each of *stints*; return where each begins (us)."""
+        return await self.driver.write(lambda tx: pacing.take_stints(tx, stints, now_ms))
+
+    async def list_usage(self) -> Mapping[str, Usage]:
+        """Return how much of the rates of the next hops was leased of late."""
+        return await self.driver.read(pacing.list_usage)
+
+    async def wake_parked(self, *, now_ms: int, limit: int) -> int:
+        """Make due what waits for a next hop, *limit* messages at most; return how many."""
+        return await self.driver.write(lambda tx: pacing.wake_parked(tx, now_ms, limit))
 
     # the inbox
 
@@ -587,6 +680,10 @@ class SqlStore:
     async def leave_note(self, key: str, value: str) -> None:
         """Leave such a note."""
         await self.driver.write(lambda tx: administering.leave_note(tx, key, value))
+
+    async def keep_note(self, key: str, value: str) -> str:
+        """Leave such a note unless there is one; return the one that stands."""
+        return await self.driver.write(lambda tx: administering.keep_note(tx, key, value))
 
     async def audit(self, *, limit: int = 100) -> list[Breach]:
         """Check the invariants I1 to I10 and return what does not hold."""

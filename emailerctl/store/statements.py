@@ -96,6 +96,17 @@ DUE = """
      ORDER BY due_at LIMIT :limit
 """
 
+# For a next hop that is probed: a copy too many is what these would bear.
+DUE_WITH_POLICY = """
+    SELECT w.message_id, m.on_unknown
+      FROM (SELECT message_id, due_at FROM work
+             WHERE lease_token IS NULL AND is_alone = 0
+               AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+             ORDER BY due_at LIMIT :limit) w
+      JOIN messages m ON m.id = w.message_id
+     ORDER BY w.due_at
+"""
+
 NEXT_DUE = """
     SELECT due_at FROM work
      WHERE lease_token IS NULL AND is_alone = 0
@@ -135,7 +146,7 @@ CLAIM_FACTS = """
     SELECT m.service, m.created_at, m.expires_at, m.priority, m.on_unknown, m.provider,
            m.is_test, m.envelope_sender, m.header_from, m.needs_smtputf8, m.tags, m.metadata,
            m.template, m.content_hash, m.size_bytes,
-           CASE WHEN m.size_bytes <= :small THEN c.raw END, m.id
+           CASE WHEN m.size_bytes <= :small THEN c.raw END, m.id, m.list_unsubscribe
       FROM messages m LEFT JOIN contents c ON c.message_id = m.id
      WHERE m.id IN (SELECT value FROM json_each(:ids))
 """
@@ -243,6 +254,8 @@ ADD_TIMER = """
 
 END_TIMERS = "DELETE FROM timers WHERE message_id = :message_id AND n = :n"
 
+END_TIMERS_OF = "DELETE FROM timers WHERE what = :what"
+
 DUE_TIMERS = """
     SELECT message_id, n, what FROM timers
      WHERE at <= :now AND (:may_expire = 1 OR what <> 'expire') ORDER BY at LIMIT :limit
@@ -255,6 +268,71 @@ END_TIMER = """
 RAW = "SELECT raw FROM contents WHERE message_id = :message_id"
 
 HAS_RAW = "SELECT 1 FROM contents WHERE message_id = :message_id"
+
+# reports
+
+ADD_REPORT_CALL = """
+    INSERT INTO report_calls (provider, once, received_at, raw, fault)
+    VALUES (:provider, :once, :now, :raw, :fault)
+        ON CONFLICT (provider, once) DO NOTHING
+ RETURNING id
+"""
+
+END_REPORT_CALL = "DELETE FROM report_calls WHERE id = :call_id"
+
+_REPORT_COLUMNS = """
+    event_id, kind, at, recipient, message_id, n, attempt, provider_message_id, cause, event,
+    suppresses, reply, data
+"""
+
+ADD_REPORT = f"""
+    INSERT INTO reports (call_id, provider, received_at, next_at, {_REPORT_COLUMNS})
+    VALUES (:call_id, :provider, :now, :next_at, :event_id, :kind, :at, :recipient, :message_id,
+            :n, :attempt, :provider_message_id, :cause, :event, :suppresses, :reply, :data)
+        ON CONFLICT (provider, event_id) DO NOTHING
+ RETURNING id
+"""
+
+MATCH_REPORT = """
+    UPDATE reports
+       SET message_id = :message_id, n = :n, attempt = :attempt, matched_at = :now,
+           next_at = NULL
+     WHERE id = :id
+"""
+
+DUE_REPORTS = f"""
+    SELECT id, provider, received_at, {_REPORT_COLUMNS}
+      FROM reports WHERE next_at <= :now ORDER BY next_at LIMIT :limit
+"""
+
+HAS_DUE_REPORTS = "SELECT 1 FROM reports WHERE next_at <= :now LIMIT 1"
+
+POSTPONE_REPORT = "UPDATE reports SET next_at = :next_at WHERE id = :id"
+
+ATTEMPT_OF_PROVIDER = """
+    SELECT message_id, n FROM attempts
+     WHERE provider_message_id = :provider_message_id AND provider_message_id <> ''
+       AND provider = :provider
+     ORDER BY message_id DESC, n DESC LIMIT 1
+"""
+
+# What may have gone out, and so may be reported on.
+REPORTABLE_ATTEMPTS = """
+    SELECT n, provider, recipients FROM attempts
+     WHERE message_id = :message_id AND outcome IN ('accepted', 'unknown') ORDER BY n
+"""
+
+# Those whose newest attempt past its mark it is.
+RECIPIENTS_OF_ATTEMPT = """
+    SELECT n, state FROM recipients
+     WHERE message_id = :message_id AND attempt = :attempt AND attempt > 0 ORDER BY n
+"""
+
+REPORT_FACTS = """
+    SELECT r.state, r.address, r.attempt, r.provider, m.service, m.is_test
+      FROM recipients r JOIN messages m ON m.id = r.message_id
+     WHERE r.message_id = :message_id AND r.n = :n
+"""
 
 # consumers
 
@@ -314,7 +392,10 @@ ORPHAN = """
 
 WAKE_PARKED = """
     UPDATE work SET due_at = :now, waiting_for = 'ready'
-     WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now
+     WHERE message_id IN (
+               SELECT message_id FROM work
+                WHERE lease_token IS NULL AND waiting_for = 'next_hop' AND due_at > :now
+                ORDER BY due_at LIMIT :limit)
 """
 
 SHORTEN_WAITS = """
@@ -328,6 +409,13 @@ SHORTEN_WAITS = """
 
 ORDER_FACTS = """
     SELECT service, expires_at, priority, header_from FROM messages WHERE id = :message_id
+"""
+
+# By the primary key, a piece at a time: it is asked after a restore, when nobody else works.
+OPEN_MESSAGES = """
+    SELECT DISTINCT message_id FROM recipients
+     WHERE message_id > :after AND state IN ('queued', 'sending', 'held')
+     ORDER BY message_id LIMIT :limit
 """
 
 SET_EXPIRY = "UPDATE messages SET expires_at = :expires_at WHERE id = :message_id"
@@ -353,6 +441,10 @@ NOTE = "SELECT value FROM meta WHERE key = :key"
 LEAVE_NOTE = """
     INSERT INTO meta (key, value) VALUES (:key, :value)
         ON CONFLICT (key) DO UPDATE SET value = excluded.value
+"""
+
+KEEP_NOTE = """
+    INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO NOTHING
 """
 
 END_NOTE = "DELETE FROM meta WHERE key = :key"
@@ -534,29 +626,49 @@ TOUCH_TOKEN = """
 
 # suppressions, next hops, alerts
 
-HAS_SUPPRESSIONS = "SELECT EXISTS (SELECT 1 FROM suppressions)"
+HAS_SUPPRESSIONS = "SELECT EXISTS (SELECT 1 FROM suppressed)"
 
 IS_SUPPRESSED = """
-    SELECT 1 FROM suppressions
+    SELECT 1 FROM suppressed
      WHERE address = :address AND service IN ('', :service)
+       AND (blocks = 'all' OR :is_list = 1)
        AND (expires_at IS NULL OR expires_at > :now)
 """
 
-SUPPRESS = """
-    INSERT INTO suppressions (address, service, reason, detail, created_at, expires_at, actor)
-    VALUES (:address, :service, :reason, :detail, :created_at, :expires_at, :actor)
-        ON CONFLICT (address, service) DO UPDATE
-       SET reason = excluded.reason, detail = excluded.detail, created_at = excluded.created_at,
-           expires_at = excluded.expires_at, actor = excluded.actor
+ANY_SUPPRESSED = """
+    SELECT 1 FROM suppressed
+     WHERE address IN (SELECT value FROM json_each(:addresses)) LIMIT 1
 """
 
-UNSUPPRESS = "DELETE FROM suppressions WHERE address = :address AND service = :service"
+SUPPRESS = """
+    INSERT INTO suppressed (
+        address, service, blocks, reason, detail, created_at, expires_at, actor, message_id,
+        provider
+    ) VALUES (
+        :address, :service, :blocks, :reason, :detail, :created_at, :expires_at, :actor,
+        :message_id, :provider
+    ) ON CONFLICT (address, service, blocks) DO UPDATE
+       SET reason = excluded.reason, detail = excluded.detail, created_at = excluded.created_at,
+           expires_at = excluded.expires_at, actor = excluded.actor,
+           message_id = excluded.message_id, provider = excluded.provider
+     WHERE :replaces = 1
+        OR (suppressed.expires_at IS NOT NULL
+            AND (excluded.expires_at IS NULL OR excluded.expires_at > suppressed.expires_at))
+"""
+
+UNSUPPRESS = """
+    DELETE FROM suppressed
+     WHERE address = :address AND service = :service
+       AND (:blocks IS NULL OR blocks = :blocks)
+"""
 
 SUPPRESSIONS = """
-    SELECT address, service, reason, detail, created_at, expires_at, actor FROM suppressions
-     WHERE (address, service) >= (:address, :service) AND address < :address_end
-       AND (:only IS NULL OR service IN ('', :only))
-     ORDER BY address, service LIMIT :limit
+    SELECT address, service, blocks, reason, detail, created_at, expires_at, actor, message_id,
+           provider
+      FROM suppressed
+     WHERE (address, service, blocks) >= (:address, :service, :blocks)
+       AND address < :address_end AND (:only IS NULL OR service IN ('', :only))
+     ORDER BY address, service, blocks LIMIT :limit
 """
 
 NEXT_HOPS = """
@@ -570,6 +682,46 @@ SET_NEXT_HOP = """
        SET state = excluded.state, reason = excluded.reason, changed_at = excluded.changed_at,
            actor = excluded.actor, settings_hash = excluded.settings_hash
 """
+
+BREAKERS = """
+    SELECT name, state, version, reason, since_at, until_at, openings, failures, owner
+      FROM breakers ORDER BY name
+"""
+
+# Compare and set: a change that was decided on another version touches no row.
+SET_BREAKER = """
+    INSERT INTO breakers (
+        name, state, version, reason, since_at, until_at, openings, failures, owner
+    ) VALUES (
+        :name, :state, :version, :reason, :since_at, :until_at, :openings, :failures, :owner
+    ) ON CONFLICT (name) DO UPDATE
+       SET state = excluded.state, version = excluded.version, reason = excluded.reason,
+           since_at = excluded.since_at, until_at = excluded.until_at,
+           openings = excluded.openings, failures = excluded.failures, owner = excluded.owner
+     WHERE breakers.version = :version - 1
+"""
+
+CLOSE_BREAKER = """
+    UPDATE breakers
+       SET state = 'closed', version = version + 1, reason = '', since_at = :now, until_at = 0,
+           openings = 0, failures = 0, owner = 0
+     WHERE name = :name AND state <> 'closed'
+"""
+
+PACE = """
+    SELECT free_us, minute, used, used_before FROM paces
+     WHERE next_hop = :next_hop AND domain = :domain
+"""
+
+SET_PACE = """
+    INSERT INTO paces (next_hop, domain, free_us, minute, used, used_before)
+    VALUES (:next_hop, :domain, :free_us, :minute, :used, :used_before)
+        ON CONFLICT (next_hop, domain) DO UPDATE
+       SET free_us = excluded.free_us, minute = excluded.minute, used = excluded.used,
+           used_before = excluded.used_before
+"""
+
+USAGE = "SELECT next_hop, minute, used, used_before FROM paces WHERE domain = ''"
 
 RAISE_ALERT = """
     INSERT INTO alerts (name, detail, since_at, notified_at)
@@ -616,10 +768,25 @@ OLD_EVENTS = """
 
 END_EVENTS = "DELETE FROM events WHERE seq <= :seq"
 
+OLD_PACES = "DELETE FROM paces WHERE domain <> '' AND free_us < :before_us"
+
 OLD_RATES = """
     DELETE FROM recipient_rates
      WHERE at <= (SELECT max(at) FROM (SELECT at FROM recipient_rates
                                         WHERE at < :before ORDER BY at LIMIT :limit))
+"""
+
+# Rows came in the order of their ids.
+OLD_REPORTS = """
+    DELETE FROM reports
+     WHERE id <= (SELECT max(id) FROM (SELECT id, received_at FROM reports
+                                        ORDER BY id LIMIT :limit) WHERE received_at < :before)
+"""
+
+OLD_REPORT_CALLS = """
+    DELETE FROM report_calls
+     WHERE id <= (SELECT max(id) FROM (SELECT id, received_at FROM report_calls
+                                        ORDER BY id LIMIT :limit) WHERE received_at < :before)
 """
 
 # the inbox

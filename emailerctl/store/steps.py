@@ -22,6 +22,7 @@ from emailerctl.models.lifecycle import (
     sources,
 )
 from emailerctl.store import statements as sql
+from emailerctl.store.base import Suppression
 from emailerctl.store.driver import Tx
 
 RESEND = "resend"
@@ -243,11 +244,52 @@ def has_suppressions(tx: Tx) -> bool:
     return bool(some)
 
 
-def is_suppressed(tx: Tx, address: str, service: str, now_ms: int) -> bool:
-    """Return whether *address* is suppressed for *service*; free while the list is empty."""
+def is_suppressed(tx: Tx, address: str, service: str, now_ms: int, *, is_list: bool) -> bool:
+    """Return whether *address* is suppressed for *service*; free while the list is empty.
+
+    *is_list*: for a message with `list_unsubscribe`, which complaints and unsubscribes stop.
+    """
     if not has_suppressions(tx):
         return False
     found = tx.one(
-        sql.IS_SUPPRESSED, {"address": address.lower(), "service": service, "now": now_ms}
+        sql.IS_SUPPRESSED,
+        {
+            "address": address.lower(),
+            "service": service,
+            "is_list": int(is_list),
+            "now": now_ms,
+        },
     )
     return found is not None
+
+
+def are_some_suppressed(tx: Tx, addresses: Iterable[str]) -> bool:
+    """Return whether any of *addresses* is on the list, for whatever: one look for many."""
+    if not has_suppressions(tx):
+        return False
+    wanted = to_json([address.lower() for address in addresses])
+    return tx.one(sql.ANY_SUPPRESSED, {"addresses": wanted or "[]"}) is not None
+
+
+def suppress(tx: Tx, suppression: Suppression, *, replaces: bool) -> bool:
+    """Enter a suppression; False where one stands that ends no sooner, and is not replaced."""
+    tx.memo.pop("has_suppressions", None)
+    return (
+        tx.run(
+            sql.SUPPRESS,
+            {
+                "address": suppression.address.lower(),
+                "service": suppression.service,
+                "blocks": suppression.blocks,
+                "reason": suppression.reason,
+                "detail": suppression.detail,
+                "created_at": suppression.created_ms,
+                "expires_at": suppression.expires_ms,
+                "actor": suppression.actor,
+                "message_id": suppression.message_id,
+                "provider": suppression.provider,
+                "replaces": int(replaces),
+            },
+        )
+        == 1
+    )

@@ -18,7 +18,7 @@ from emailerctl.store import accepting, delivering
 from emailerctl.store import statements as sql
 from emailerctl.store.base import AttemptResult, Claim
 from emailerctl.store.driver import NotAlike, Params, Tx
-from emailerctl.store.steps import has_suppressions, to_json
+from emailerctl.store.steps import are_some_suppressed, to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ class Adding:
     def run_together(tx: Tx, works: Sequence["Adding"]) -> list[Receipt]:
         """Add messages with one recipient each, of tokens that have not changed."""
         epoch = accepting.read_epoch(tx)
-        if has_suppressions(tx) or not all(
-            _is_usual_message(work.message, epoch) for work in works
-        ):
+        if not all(_is_usual_message(work.message, epoch) for work in works):
+            raise NotAlike
+        if are_some_suppressed(tx, (work.message.recipients[0].address for work in works)):
             raise NotAlike
         messages = [work.message for work in works]
         keyed = [
@@ -164,7 +164,9 @@ class Marking:
     @staticmethod
     def run_together(tx: Tx, works: Sequence["Marking"]) -> list[bool]:
         """Mark attempts of single recipients whose leases hold and who are still queued."""
-        if has_suppressions(tx) or not all(work.is_usual for work in works):
+        if not all(work.is_usual for work in works):
+            raise NotAlike
+        if are_some_suppressed(tx, (work.claim.recipients[0].address for work in works)):
             raise NotAlike
         _touch_all(
             tx,

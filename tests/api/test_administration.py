@@ -17,9 +17,12 @@ class SuppressionsTest(ApiCase):
             "service": None,
             "reason": "manual",
             "detail": "asked by phone",
+            "blocks": "all",
             "created_at": "2026-11-24T10:00:00.000Z",
             "expires_at": "2026-12-24T10:00:00.000Z",
             "actor": "root",
+            "message_id": None,
+            "provider": None,
         }
         assert self.send().json["state"] == "failed"
         removed = self.call("DELETE", "/v1/suppressions/ann%40example.net")
@@ -56,6 +59,19 @@ class SuppressionsTest(ApiCase):
         answer = self.call("DELETE", "/v1/suppressions/ann@example.net?service=shop")
         assert answer.status == 204
 
+    def test_whoever_unsubscribed_stays_so(self) -> None:
+        self.add(address="ann@example.net", reason="bounce")
+        self.add(address="ann@example.net", reason="unsubscribe")
+
+        answer = self.call("DELETE", "/v1/suppressions/ann@example.net?blocks=all")
+
+        assert answer.status == 204
+        (left,) = self.call("GET", "/v1/suppressions").json["data"]
+        assert (left["reason"], left["blocks"]) == ("unsubscribe", "lists")
+        answer = self.call("DELETE", "/v1/suppressions/ann@example.net?blocks=some")
+        self.assert_problem(answer, 400, "bad_request")
+        assert self.call("DELETE", "/v1/suppressions/ann@example.net").status == 204
+
     def test_bad_parameters(self) -> None:
         for query in ("limit=0", "cursor=zz", "cursor=5b5d", "cursor=226122", "x=1"):
             answer = self.call("GET", f"/v1/suppressions?{query}")
@@ -84,6 +100,15 @@ class ProvidersTest(ApiCase):
             "changed_at": "2026-11-24T10:00:00.000Z",
             "actor": "root",
             "default": True,
+            "breaker": {
+                "state": "closed",
+                "reason": None,
+                "since": None,
+                "until": None,
+                "failures": 0,
+            },
+            "rate": None,
+            "domain_rates": {},
         }
         listed = {one["name"]: one for one in self.call("GET", "/v1/providers").json["data"]}
         assert listed["relay"]["state"] == "disabled"

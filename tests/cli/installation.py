@@ -152,6 +152,12 @@ class Installation:
         self.addresses += 1
         return f"{does}+{os.getpid()}-{id(self)}-{self.addresses}@example.org"
 
+    def prepare_list(self) -> str:
+        """Write a list of addresses that are not to be written to, and return its name."""
+        path = self.world.folder / "bounces.csv"
+        path.write_text("address,code,error,created_at\ngone@example.org,550,,\n")
+        return path.name
+
     def fill_in(self, documented: str) -> str:
         """Put something real where the document has something that stands for it."""
         command = documented.partition("  #")[0].rstrip()
@@ -160,6 +166,7 @@ class Installation:
             "NAME": lambda: "relay",
             "ADDRESS": lambda: self.prepare_address(name_command(shlex.split(command))),
             "COMMAND": lambda: "status",
+            "FILE": self.prepare_list,
             "$TOKEN": lambda: self.token,
             "…/emailer.toml": lambda: str(self.world.file),
             ".venv/bin/emailerctl": lambda: "emailerctl",

@@ -212,3 +212,107 @@ def test_status_is_one_screen(world: World) -> None:
 
 def test_status_says_that_nothing_is_delivered(world: World) -> None:
     assert "start one: emailerctl consume" in world.ok("status").out
+
+
+BOUNCES = (
+    "address,code,error,created_at\nAnn@Example.ORG,550,5.1.1 nobody,\nbob@example.org,,,\n"
+)
+
+
+def test_a_list_is_imported_once(world: World) -> None:
+    file = world.folder / "bounces.csv"
+    file.write_text(BOUNCES, encoding="utf-8")
+
+    rehearsed = world.ok("suppressions", "import", str(file), "--dry-run", "-o", "json").json
+    assert rehearsed == {
+        "good": 2, "bad": 0, "reasons": {"bounce": 2}, "added": 0, "dry_run": True,
+    }  # fmt: skip
+    assert world.ok("suppressions", "list", "-o", "id").lines == []
+
+    assert world.ok("suppressions", "import", str(file), "-o", "json").json["added"] == 2
+    again = world.ok("suppressions", "import", "-", stdin=BOUNCES)
+
+    assert again.out == "added 0 of 2; the others were there already\n"
+    [ann, _bob] = world.ok("suppressions", "list", "-o", "json").json["data"]
+    assert (ann["reason"], ann["detail"]) == ("bounce", "550 5.1.1 nobody")
+
+
+def test_nothing_is_imported_where_a_line_is_bad(world: World) -> None:
+    stdin = BOUNCES + "nonsense,,,\n\x1b[2J@example.org,,,\ncid@example.org,,,\n"
+
+    refused = world.run("suppressions", "import", "-", stdin=stdin)
+
+    assert refused.code == 65
+    assert "line 4: " in refused.err
+    assert "line 5: " in refused.err
+    assert "2 of 5 lines are bad; nothing was imported" in refused.err
+    assert "\x1b" not in refused.err
+    assert world.ok("suppressions", "list", "-o", "id").lines == []
+    done = world.ok("suppressions", "import", "-", "--skip-bad", "-o", "json", stdin=stdin).json
+    assert (done["added"], done["bad"]) == (3, 2)
+
+
+def test_a_list_needs_a_reason_and_a_file(world: World) -> None:
+    stdin = "email,created\nann@example.org,\n"
+    assert "give --reason" in world.run("suppressions", "import", "-", stdin=stdin).err
+    wrong = world.run("suppressions", "import", "-", "--reason", "whim", stdin=stdin)
+    assert wrong.code == 2
+    assert world.run("suppressions", "import", "nowhere.csv").code == 66
+    assert world.run("suppressions", "import", str(world.folder)).code == 65
+    world.ok("suppressions", "import", "-", "--reason", "complaint", stdin=stdin)
+    [one] = world.ok("suppressions", "list", "-o", "json").json["data"]
+    assert (one["reason"], one["blocks"]) == ("complaint", "lists")
+
+
+def test_spreadsheets_write_utf_16(world: World) -> None:
+    file = world.folder / "list.csv"
+    for encoding in ("utf-16", "utf-8-sig"):
+        file.write_bytes("email\tcreated\nzoë@example.org\t\n".encode(encoding))
+        done = world.ok(
+            "suppressions", "import", str(file), "--reason", "manual", "-o", "json"
+        ).json
+        assert done["good"] == 1
+
+
+def test_an_export_is_an_import(world: World) -> None:
+    """Every page of it, with formulas made harmless."""
+    lines = "".join(f"={n}@example.org,550,=cmd(),\n" for n in range(2_500))
+    world.ok("suppressions", "import", "-", stdin="address,code,error,created_at\n" + lines)
+    world.ok("suppressions", "add", "+ann@example.org", "--service", "shop", "--for", "30d")
+
+    exported = world.ok("suppressions", "export").out
+
+    assert len(exported.splitlines()) == 2_502
+    assert not any(line.startswith(("=", "+")) for line in exported.splitlines())
+    before = world.ok("suppressions", "list", "--limit", "200", "-o", "json").json
+    again = world.ok("suppressions", "import", "-", "-o", "json", stdin=exported).json
+    assert (again["good"], again["added"]) == (2_501, 0)
+    world.ok("suppressions", "rm", "+ann@example.org", "--service", "shop", "-y")
+    restored = world.ok("suppressions", "import", "-", "-o", "json", stdin=exported).json
+    assert restored["added"] == 1
+    after = world.ok("suppressions", "list", "--limit", "200", "-o", "json").json
+    assert after["data"][0]["address"] == before["data"][0]["address"] == "+ann@example.org"
+    assert after["data"][0]["expires_at"] == before["data"][0]["expires_at"]
+    only = world.ok("suppressions", "export", "--service", "shop").out
+    assert len(only.splitlines()) == 2_502  # what is for all services is for this one
+
+
+def test_a_terminal_sees_how_far_an_import_is(world: World) -> None:
+    file = world.folder / "list.csv"
+    file.write_text("email\n" + "".join(f"a{n}@example.org\n" for n in range(5_000)))
+
+    shown = world.run_on_terminal("suppressions", "import", str(file), "--reason", "manual")
+
+    assert shown.code == 0
+    assert "importing" in shown.out
+    assert "added 5000 of 5000" in shown.out
+
+
+def test_an_address_lives_again_and_its_owner_stays_unsubscribed(world: World) -> None:
+    for reason in ("bounce", "unsubscribe"):
+        world.ok("suppressions", "add", "ann@example.org", "--reason", reason)
+
+    world.ok("suppressions", "rm", "ann@example.org", "--blocks", "all", "-y")
+
+    [left] = world.ok("suppressions", "list", "-o", "json").json["data"]
+    assert left["reason"] == "unsubscribe"

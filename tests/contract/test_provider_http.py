@@ -19,8 +19,10 @@ import pytest
 import trustme
 
 from emailerctl.models.outcome import Alarm, Kind, Party, Phase
-from emailerctl.providers.base import DOT_WITHIN_MS, CanLookUp, MarkRefused
-from emailerctl.providers.http import Answer, HttpNextHop, Request
+from emailerctl.providers.base import DOT_WITHIN_MS, Abilities, CanLookUp, MarkRefused
+from emailerctl.providers.http import HttpNextHop
+from emailerctl.providers.http_client import Answer, Request
+from emailerctl.providers.registry import KINDS
 from tests.contract.http_client import (
     build_look_up,
     build_message,
@@ -545,6 +547,25 @@ async def test_a_look_up_tells_who_has_it(providers: ProviderServer, kind: str) 
     assert [finding.is_there for finding in findings] == [True, False]
     assert (findings[0].attempt, bool(findings[0].provider_message_id)) == (1, True)
     assert nothing == {}
+
+
+@pytest.mark.parametrize("wish", ["silent-after", "reset-after", "s500-after"])
+async def test_the_same_key_again_ends_the_doubt(providers: ProviderServer, wish: str) -> None:
+    """A replay of the attempt: what was taken is said to be taken, and no second copy goes."""
+    keyed = [kind for kind in DIALECTS if (KINDS[kind].abilities or Abilities()).idempotency]
+    assert "resend" in keyed
+    for kind in keyed:
+        outgoing = build_message(wish)
+        async with opened(kind, providers, final_reply="1s") as hop:
+            first = (await hop.send(outgoing, Marker())).outcomes[0]
+            again = (await hop.send(outgoing, Marker())).outcomes[0]
+            request = hop.build(outgoing)
+
+        assert isinstance(request, Request)
+        assert request.headers[hop.abilities.idempotency.field].endswith(".1")
+        assert (first.kind, again.kind) == (Kind.UNKNOWN, Kind.ACCEPTED)
+        assert again.provider_message_id
+        assert len(providers.journal(outgoing.public_id)) == 1
 
 
 async def test_a_killed_fake_keeps_its_journal(tmp_path: Path, kind: str) -> None:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from emailerctl.errors import BadRequest, Conflict, NotFound
-from emailerctl.store.base import Alert, HopState, NextHop, Suppression
+from emailerctl.store.base import Alert, Blocks, HopState, NextHop, Suppression
 from tests.contract.test_store_acceptance import suppression, token
 from tests.desk import BOOT, LEASE_MS, Desk
 
@@ -130,10 +130,10 @@ async def test_suppressions_are_narrowed_by_prefix_and_service(desk: Desk) -> No
 
 async def test_a_suppression_is_replaced_and_removed(desk: Desk) -> None:
     await desk.store.suppress(suppression("ann@example.org"))
-    await desk.store.suppress(suppression("ANN@example.org", reason="complaint"))
+    await desk.store.suppress(suppression("ANN@example.org", reason="bounce"))
 
     (entry,) = await list_all(desk)
-    assert entry.reason == "complaint"
+    assert entry.reason == "bounce"
     assert await desk.store.unsuppress("Ann@example.org", "")
     assert not await desk.store.unsuppress("ann@example.org", "")
     assert await list_all(desk) == []
@@ -152,6 +152,51 @@ async def test_who_is_suppressed_is_found(desk: Desk) -> None:
     assert found == {"Bob@example.org", "cid@example.org"}
 
 
+async def test_whoever_unsubscribed_stays_so_when_the_address_lives_again(desk: Desk) -> None:
+    """Against all mail and against lists are two entries; each ends by itself."""
+    ann = ["ann@example.org"]
+    for reason in ("bounce", "unsubscribe"):
+        await desk.store.suppress(suppression(ann[0], reason=reason))
+    assert [entry.blocks for entry in await list_all(desk)] == ["all", "lists"]
+
+    assert await desk.store.unsuppress(ann[0], "", blocks=Blocks.ALL)
+    assert not await desk.store.unsuppress(ann[0], "", blocks=Blocks.ALL)
+
+    assert await desk.store.find_suppressed(ann, service="shop", now_ms=5) == set()
+    assert await desk.store.find_suppressed(ann, service="shop", now_ms=5, is_list=True) == set(
+        ann
+    )
+
+
+async def test_an_import_replaces_only_what_would_end_sooner(desk: Desk) -> None:
+    await desk.store.suppress(suppression("ann@example.org", detail="by phone"))
+    await desk.store.suppress(suppression("bob@example.org", expires_ms=9))
+    await desk.store.suppress(suppression("cid@example.org", expires_ms=9))
+
+    added = await desk.store.import_suppressions(
+        [
+            suppression("ann@example.org", detail="imported"),
+            suppression("bob@example.org", detail="imported"),
+            suppression("cid@example.org", detail="imported", expires_ms=8),
+            suppression("dan@example.org", detail="imported"),
+        ]
+    )
+
+    assert added == 2
+    details = [(entry.address[:3], entry.detail) for entry in await list_all(desk)]
+    assert details == [
+        ("ann", "by phone"),
+        ("bob", "imported"),
+        ("cid", "550"),
+        ("dan", "imported"),
+    ]
+
+
+async def test_a_note_is_kept_by_whoever_was_first(desk: Desk, other: Desk) -> None:
+    assert await desk.store.keep_note("key", "mine") == "mine"
+    assert await other.store.keep_note("key", "theirs") == "mine"
+
+
 async def test_a_suppression_in_the_same_group_counts(desk: Desk) -> None:
     before, _, after = await asyncio.gather(
         desk.receive("ann@example.org"),
@@ -162,9 +207,11 @@ async def test_a_suppression_in_the_same_group_counts(desk: Desk) -> None:
     assert (before.state, after.state) == ("queued", "failed")
 
 
-@pytest.mark.parametrize("cursor", ["x", "35", "5b" * 3000, "61", "610062", "ff00", "é"])
+@pytest.mark.parametrize(
+    "cursor", ["x", "35", "5b" * 3000, "61", "610062", "61006200", "ff00", "é"]
+)
 async def test_a_cursor_of_somebody_else_is_refused(desk: Desk, cursor: str) -> None:
-    if cursor == "610062":  # "a", "b": a good one
+    if cursor == "61006200":  # "a", "b", "": a good one
         await desk.store.list_suppressions(service=None, address="", cursor=cursor, limit=2)
         return
     with pytest.raises(BadRequest, match="is not one of ours"):

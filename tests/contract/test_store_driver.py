@@ -450,17 +450,29 @@ async def test_damage_in_the_depth_is_found_by_the_check(desk: Desk) -> None:
     desk.store.driver = SqliteDriver(desk.path)
 
 
-def test_a_store_of_a_newer_version_is_refused(store_path: Path) -> None:
-    """F-IN-08."""
+def add_future_step(store_path: Path, name: str) -> None:
     with connect(store_path) as connection:
         connection.execute(
             "INSERT INTO _sqlite_migrations (migration_set, name, applied_at)"
-            " VALUES ('emailerctl', '9999_from_the_future', '')"
+            " VALUES ('emailerctl', ?, '')",
+            [name],
         )
+
+
+def test_a_store_of_a_newer_version_is_refused(store_path: Path) -> None:
+    """F-IN-08."""
+    add_future_step(store_path, "9999_from_the_future_breaking")
 
     for open_it in (schema.require_current, migrations.migrate):
         with pytest.raises(StoreUnusable, match=r"newer version.*9999_from_the_future"):
             open_it(store_path)
+
+
+def test_an_upgrade_can_be_taken_back_after_an_additive_step(store_path: Path) -> None:
+    add_future_step(store_path, "9999_one_more_column")
+
+    schema.require_current(store_path)
+    assert all(step.is_applied for step in migrations.migrate(store_path))
 
 
 def test_a_store_that_lacks_a_step_is_refused_until_it_is_migrated(store_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_commands_of_every_day_are_there() -> None:
         ("unknown", "list show resolve resend"),
         ("store", "migrate check audit"),
         ("config", "show check init schema"),
-        ("suppressions", "list add rm"),
+        ("suppressions", "list add rm import export"),
         ("providers", "list enable disable"),
     ):
         for name in verb.split():

@@ -81,9 +81,6 @@ class Server:
     def take(self, name: str, dialect: Dialect, asked: Asked) -> Reply:
         """Take a message: journal it, and return what to answer."""
         sent = dialect.read(asked)
-        known = self._answers.get((name, sent.key)) if sent.key else None
-        if known is not None:
-            return known
         number = len(self._copies)
         for recipient in sent.recipients:
             copy = {
@@ -102,6 +99,11 @@ class Server:
         if sent.key:
             self._answers[name, sent.key] = answer
         return answer
+
+    def recall(self, name: str, dialect: Dialect, asked: Asked) -> Reply | None:
+        """Return what was answered to a request with this idempotency key."""
+        key = dialect.read(asked).key
+        return self._answers.get((name, key)) if key else None
 
     def visible(self, name: str) -> list[dict[str, Any]]:
         before_ms = time.time_ns() // 1_000_000 - self._lag_ms
@@ -181,10 +183,10 @@ class Exchange:
         return False
 
     async def _grant(self, wish: str, name: str, dialect: Dialect, asked: Asked) -> bool:
-        """Do what the recipient's name asks for."""
-        refusal = self._find_refusal(wish, dialect)
-        if refusal is not None:
-            return await self._write(refusal)
+        """Do what the recipient's name asks for; a known key gets the first answer again."""
+        known = self._server.recall(name, dialect, asked) or self._find_refusal(wish, dialect)
+        if known is not None:
+            return await self._write(known)
         if wish in {"silent-before", "reset-before"}:
             return await self._fall_silent(is_reset=wish.startswith("reset"))
         answer = self._server.take(name, dialect, asked)

@@ -72,7 +72,7 @@ def build_settings(folder: Path, overrides: Mapping[str, object]) -> dict[str, A
 def write_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     """Return *tables* as TOML: tables, strings, numbers, booleans and lists of strings."""
     lines = [
-        f"{key} = {_write_value(value)}"
+        f"{_write_value(key)} = {_write_value(value)}"
         for key, value in tables.items()
         if not isinstance(value, dict)
     ]

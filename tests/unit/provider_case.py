@@ -8,7 +8,7 @@ from emailerctl.core.mime import build_raw
 from emailerctl.models.ids import MESSAGE, parse_public
 from emailerctl.models.message import Attachment, Draft, EnvelopeRecipient, Mailbox
 from emailerctl.providers.base import Outgoing
-from emailerctl.providers.http import Answer
+from emailerctl.providers.http_client import Answer
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 PUBLIC_ID = "msg_0C6K9QAAAAAAA"

@@ -18,7 +18,7 @@ from emailerctl.providers.base import (
     Report,
     ReportKind,
 )
-from emailerctl.providers.http import Request, build_basic_auth
+from emailerctl.providers.http_client import Request, build_basic_auth
 from emailerctl.providers.postmark import (
     Postmark,
     PostmarkReports,

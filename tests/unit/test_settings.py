@@ -249,6 +249,12 @@ def test_what_this_version_lacks_is_refused_by_name(text: str, said: str) -> Non
         ("[api]\nhost = 3", "api.host: 3 should be text, in quotes"),
         ('[api]\nrequire_idempotency_key = "perhaps"', "should be true or false"),
         ('[api]\ncors_origins = ["https://a.example/"]', '"https://a.example/" is no origin'),
+        ('[api]\npublic_url = "mail.example"', '"mail.example" is no https URL'),
+        ('[api]\npublic_url = "http://a.example"', '"http://a.example" is no https URL'),
+        ('[api]\npublic_url = "https://a.example/?x"', "has more than host and path"),
+        ('[api]\npublic_url = "https://a.example/#x"', "has more than host and path"),
+        ('[api]\npublic_url = "https://a.example/<x>"', "has more than host and path"),
+        ('[api]\npublic_url = "https://u:p@a.example"', "has a user or is too long"),
         (
             "[lease]\nduration = 60",
             "lease.duration: 60 is no duration: that is text",

@@ -78,9 +78,13 @@ class Handler:
 
     Attributes:
         scopes: by method, any one of them suffices; a method without needs no token.
+        body_limit: bytes; None: the setting's.
+        challenge: how to authenticate, for a 401.
     """
 
     scopes: ClassVar[Mapping[str, frozenset[Scope]]] = {}
+    body_limit: ClassVar[int | None] = None
+    challenge: ClassVar[str] = 'Bearer realm="emailerctl"'
     methods: ClassVar[tuple[str, ...]] = ()
     caller: Caller
 
@@ -293,7 +297,7 @@ class Handler:
         if isinstance(error, MethodNotAllowed):
             headers["Allow"] = ", ".join(self.methods)
         if isinstance(error, Unauthorized):
-            headers["WWW-Authenticate"] = 'Bearer realm="emailerctl"'
+            headers["WWW-Authenticate"] = self.challenge
         if isinstance(error, OutcomeUnknown) and "id" in error.members:
             headers["Location"] = f"/v1/messages/{error.members['id']}"
         self._write(status, _PROBLEM, _encode(problem | dict(error.members)))

@@ -5,7 +5,13 @@ from http import HTTPStatus
 from typing import ClassVar
 
 from daemons.api.handlers.base import ADMINS, Handler
-from daemons.api.schemas import Parse, parse_limit, parse_query, parse_suppression
+from daemons.api.schemas import (
+    Parse,
+    parse_blocks,
+    parse_limit,
+    parse_query,
+    parse_suppression,
+)
 from emailerctl.core.shapes import page_shape, suppression_shape
 from emailerctl.errors import NotFound
 from emailerctl.models.page import PAGE_DEFAULT
@@ -49,8 +55,14 @@ class OneSuppression(Handler):
     scopes: ClassVar = {"DELETE": ADMINS}
 
     async def delete(self, address: str) -> None:
-        """Take an address off the list; `service` says whose, none: that of all services."""
-        query = parse_query(self.request.query_arguments, {"service": str})
-        if not await self.app.store.unsuppress(address, query.get("service", "")):
+        """Take an address off the list; `service` says whose, none: that of all services.
+
+        With `blocks` only what keeps all mail back, or only what keeps lists back.
+        """
+        known: Mapping[str, Parse] = {"service": str, "blocks": parse_blocks}
+        query = parse_query(self.request.query_arguments, known)
+        if not await self.app.store.unsuppress(
+            address, query.get("service", ""), blocks=query.get("blocks")
+        ):
             raise NotFound(f"{shorten(address)} is not on this list")
         self.reply_empty()
