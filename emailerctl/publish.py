@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Protocol
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -245,15 +246,13 @@ class _Publisher:
         self._key = key
         self._topic = topic
         self._length: int | None = None
-        try:
-            self._client = ForestMqClient(
-                url,
-                clock=SystemClock(),
-                rng=Random(),  # noqa: S311  (jitter)
-                timeout_s=_CALL_S,
-            )
-        except (httpx.InvalidURL, ValueError) as error:
-            raise Invalid([Fault("/url", f"{shorten(url)}: {error}")]) from error
+        _check_url(url)
+        self._client = ForestMqClient(
+            url,
+            clock=SystemClock(),
+            rng=Random(),  # noqa: S311  (jitter)
+            timeout_s=_CALL_S,
+        )
 
     @property
     def rest_s(self) -> float:
@@ -300,3 +299,13 @@ class _Publisher:
     async def close(self) -> None:
         """Close the connection."""
         await self._client.close()
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise Invalid([Fault("/url", f"{shorten(url)} is no URL; write http://HOST:PORT")])

@@ -48,7 +48,8 @@ class IngestLoop:
         self._processing: dict[asyncio.Task[None], int] = {}
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._is_full = False
+        self._waiting = 0  # jobs of the inbox, at the last look, and those deferred since
+        self._was_full = False
         self._tasks: list[asyncio.Task[None]] = []
 
     @property
@@ -72,6 +73,10 @@ class IngestLoop:
             task.cancel()
         for poller in self._pollers:
             await poller.close()
+
+    @property
+    def _is_full(self) -> bool:
+        return self._waiting >= self._most
 
     @property
     def is_stopping(self) -> bool:
@@ -138,9 +143,10 @@ class IngestLoop:
         """
         store, clock = self._app.store, self._app.clock
         counts = await store.count_jobs()
-        was_full, self._is_full = self._is_full, counts.waiting >= self._most
-        if self._is_full and not was_full:
+        self._waiting = counts.waiting
+        if self._is_full and not self._was_full:
             log.log("inbox.full", "error", waiting=counts.waiting)
+        self._was_full = self._is_full
         if counts.waiting <= len(self._processing):
             return
         while not self.is_stopping:
@@ -170,6 +176,7 @@ class IngestLoop:
             verdict = await self._app.ingest.process(job)
         except Unavailable as error:
             _log.warning("job %s waits for the store: %s", job.inbox_id, error)
+            self._waiting += 1
             return
         except Exception as error:  # noqa: BLE001  (the loop goes on, whatever one job does)
             _log.exception("job %s could not be processed", job.inbox_id)
@@ -178,6 +185,8 @@ class IngestLoop:
                 verdict = await self._app.ingest.reject(job, Reason.BUG, detail)
                 _tell(job, verdict)
             return
+        if isinstance(verdict, Deferred):
+            self._waiting += 1
         _tell(job, verdict)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.forestmq.fixture import start_forestmq  # noqa: F401  (a fixture)
 from tests.scenarios.world import World, create_world
 from tests.smtpd.fixture import SmtpServer
 
