@@ -1,5 +1,6 @@
 """Settings -> App: the composition root, the only file that names concrete backends."""
 
+import math
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.hop_view import HopFacts
@@ -24,15 +26,23 @@ from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
+from emailerctl.models.doorbell import SourceStatus
 from emailerctl.models.event import Event
 from emailerctl.models.job import Key
 from emailerctl.providers import registry
-from emailerctl.providers.base import Abilities, Reports
+from emailerctl.providers.base import Abilities, CheckResult, Reports
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.sandbox import SandboxSettings
-from emailerctl.queues.bell import Bell
+from emailerctl.queues.base import Announcer, Eyes, Queue
+from emailerctl.queues.bell import Bell, Listener
+from emailerctl.queues.embedded import EmbeddedQueue
+from emailerctl.queues.forestmq import ForestMqQueue
+from emailerctl.queues.forestmq_client import ForestMqClient, ForestMqError
+from emailerctl.queues.forestmq_publisher import Publisher, Topics
 from emailerctl.settings import Settings, locate
+from emailerctl.settings.model import ForestMqQueueSettings
 from emailerctl.store import schema, sqlite
+from emailerctl.store.base import NextHop
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
@@ -40,6 +50,8 @@ Tables = Mapping[str, tuple[registry.Kind, HopSettings]]
 
 _SALT = "settings_salt"
 _FENCED_AT_ONCE = 200
+_RING_S = 2.0  # how long a ForestMQ may take to answer what is no take
+_TAKE_S = 10.0  # a job's take; each that is given up may be a lost job
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,11 @@ class App:
     is_storage_low: Callable[[], bool]
     reporting: Reporting
     unsubscribing: Unsubscribing
+    announcer: Announcer | None
+
+    def build_queue(self, eyes: Eyes, listener: Listener, *, reporter: str) -> Queue:
+        """Build a consumer's queue, of the kind that the settings name."""
+        return _QUEUES[self.settings.queue.kind](self, eyes, listener, reporter)
 
     def build_hops(self) -> dict[str, Hop]:
         """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
@@ -99,6 +116,27 @@ class App:
                 bounds=_build_bounds(settings, built.concurrency),
             )
         return hops
+
+    async def check_hop(self, standing: NextHop, *, within_s: float) -> list[CheckResult]:
+        """Talk to one next hop without sending, and say what works."""
+        name = standing.name
+        kind, settings = self.tables[name]
+        built = kind.build(name, settings, self.settings.consumer.concurrency, self.clock)
+        try:
+            return await check_hop(
+                built.provider,
+                kind.abilities,
+                standing=standing,
+                has_reports=kind.reports is not None,
+                within_s=within_s,
+            )
+        finally:
+            await built.provider.close()
+
+    @property
+    def abilities(self) -> Mapping[str, Abilities]:
+        """What the next hops can express, of those that do not take everything."""
+        return _find_abilities(self.tables)
 
     def describe_hops(self) -> dict[str, HopFacts]:
         """Return what the settings say of each next hop, for people."""
@@ -131,12 +169,14 @@ async def open_app(
     rng: Random | None = None,
     on_fatal: Callable[[BaseException], None] | None = None,
     logs_events: bool = False,
+    announces: bool = False,
 ) -> AsyncIterator[App]:
     """Open the store and wire everything to it.
 
     Args:
         on_fatal: called when a sync failed and nobody knows what is on disk (F-IN-06).
         logs_events: write every committed event to the process log too (the daemons do).
+        announces: tell the broker, if there is one, of what is accepted here (the API does).
 
     Raises:
         StoreUnusable: the store is missing, damaged, or of another version.
@@ -166,6 +206,7 @@ async def open_app(
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
     routing = Routing(tuple(settings.routing.default), frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
+    announcer = _build_announcer(settings, clock, chance) if announces else None
     unsubscribing = Unsubscribing(
         store,
         base=settings.api.public_url,
@@ -180,6 +221,7 @@ async def open_app(
         is_storage_low=is_storage_low,
         backlog=lambda: driver.backlog,
         unsubscribing=unsubscribing,
+        announcer=announcer,
     )
     try:
         yield App(
@@ -205,10 +247,115 @@ async def open_app(
             is_storage_low=is_storage_low,
             reporting=Reporting(store, _build_readers(tables)),
             unsubscribing=unsubscribing,
+            announcer=announcer,
         )
     finally:
+        if announcer:
+            await announcer.close()
         await store.close()
         bell.close()
+
+
+def _build_embedded(app: App, eyes: Eyes, listener: Listener, _reporter: str) -> Queue:
+    return EmbeddedQueue(bell=app.bell, listener=listener, look=eyes.look, clock=app.clock)
+
+
+def _build_forestmq(app: App, eyes: Eyes, listener: Listener, reporter: str) -> Queue:
+    wanted = app.settings.queue.forestmq
+    return ForestMqQueue(
+        Topics(wanted),
+        connect=_connect_forestmq(wanted, app.clock, app.chance),
+        listener=listener,
+        eyes=eyes,
+        ledger=app.store,
+        high_water=wanted.high_water,
+        fallback_after=wanted.fallback_after,
+        clock=app.clock,
+        rng=app.chance,
+        reporter=reporter,
+    )
+
+
+# The kinds of queue: what a consumer takes from.
+_QUEUES: Mapping[str, Callable[[App, Eyes, Listener, str], Queue]] = {
+    "embedded": _build_embedded,
+    "forestmq": _build_forestmq,
+}
+
+
+def _build_announcer(settings: Settings, clock: Clock, chance: Random) -> Announcer | None:
+    """Build what tells the broker of accepted messages; None where there is no broker."""
+    if settings.queue.kind != "forestmq":
+        return None
+    wanted = settings.queue.forestmq
+    return Publisher(
+        Topics(wanted),
+        connect=_connect_forestmq(wanted, clock, chance, most_s=_RING_S),
+        high_water=wanted.high_water,
+        clock=clock,
+        reporter=f"api {os.getpid()}",
+    )
+
+
+def _connect_forestmq(
+    wanted: ForestMqQueueSettings, clock: Clock, chance: Random, *, most_s: float = math.inf
+) -> Callable[[str], ForestMqClient]:
+    timeout_s = min(wanted.timeout.total_seconds(), most_s)
+
+    def connect(url: str) -> ForestMqClient:
+        return ForestMqClient(
+            url, clock=clock, rng=chance, timeout_s=timeout_s, host=wanted.host
+        )
+
+    return connect
+
+
+def connect_jobs(settings: Settings, clock: Clock, chance: Random, url: str) -> ForestMqClient:
+    """Return a client of the ForestMQ at *url* that carries jobs; nothing is opened yet."""
+    host = settings.ingest.forestmq.host
+    return ForestMqClient(url, clock=clock, rng=chance, timeout_s=_TAKE_S, host=host)
+
+
+def list_job_sources(settings: Settings) -> list[SourceStatus]:
+    """Return every ForestMQ that carries jobs, with its topics."""
+    topics: dict[str, tuple[str, ...]] = {}
+    for topic, url in settings.ingest.forestmq.topics.items():
+        topics[url] = (*topics.get(url, ()), topic)
+    return [SourceStatus(url, names) for url, names in topics.items()]
+
+
+async def check_brokers(settings: Settings) -> list[SourceStatus]:
+    """Ask every ForestMQ how it is: those of the queue, and those that carry jobs."""
+    clock, chance = SystemClock(), Random()  # noqa: S311  (jitter)
+    checked = [
+        await _check_broker(connect_jobs(settings, clock, chance, status.url), status, clock)
+        for status in list_job_sources(settings)
+    ]
+    wanted = settings.queue.forestmq
+    if settings.queue.kind != "forestmq":
+        return checked
+    topics = Topics(wanted)
+    connect = _connect_forestmq(wanted, clock, chance, most_s=_RING_S)
+    return [
+        *[
+            await _check_broker(connect(url), SourceStatus(url, topics.list_at(url)), clock)
+            for url in dict.fromkeys(topics.urls.values())
+        ],
+        *checked,
+    ]
+
+
+async def _check_broker(
+    client: ForestMqClient, status: SourceStatus, clock: Clock
+) -> SourceStatus:
+    try:
+        status.length = (await client.load_health()).length
+    except ForestMqError as error:
+        status.trouble, status.detail = error.trouble, error.detail
+        status.since_ms = clock.now_ms()
+    finally:
+        await client.close()
+    return status
 
 
 def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, HopSettings]]:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from daemons.api.app import Api
 from daemons.api.server import Server, listen
+from daemons.queue_reporting import REPORT_EVERY_S, QueueReporting
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import watch_api
 from emailerctl import log
@@ -95,7 +96,7 @@ async def _serve(
         loop.call_soon_threadsafe(stopping.set)
 
     async with (
-        open_app(settings, on_fatal=on_fatal, logs_events=True) as app,
+        open_app(settings, on_fatal=on_fatal, logs_events=True, announces=True) as app,
         serve_app(app, sockets, is_first=number == 0) as server,
     ):
         log.log("api.started", pid=os.getpid(), port=sockets[0].getsockname()[1])
@@ -120,7 +121,7 @@ async def serve_app(
     await app.tokens.load()
     server.add_sockets(sockets)
     duties = [server.api.feed.run(), *(_background(app) if is_first else ())]
-    duties.append(_flush_used(app))
+    duties += [_flush_used(app), _report_queue(app)]
     tasks = [asyncio.create_task(duty) for duty in duties]
     try:
         yield server
@@ -136,6 +137,15 @@ async def serve_app(
 def _background(app: App) -> Sequence[Coroutine[None, None, None]]:
     """Return what one process of the API does beside serving."""
     return (watch_api(app),)
+
+
+async def _report_queue(app: App) -> None:
+    """Leave in the store what this process sees of the broker."""
+    reporting = QueueReporting(app, app.announcer)
+    while app.announcer is not None:
+        with contextlib.suppress(EmailerError):
+            await reporting.tell()
+        await asyncio.sleep(REPORT_EVERY_S)
 
 
 async def _flush_used(app: App) -> None:

@@ -8,7 +8,7 @@ between ForestMQ and our commit, which is ForestMQ's window and not ours, and no
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 
@@ -16,10 +16,12 @@ from emailerctl import log
 from emailerctl.core.ingest import Accepted, Deferred, Reason, Verdict
 from emailerctl.errors import EmailerError, Unavailable
 from emailerctl.models.clock import to_ms
+from emailerctl.models.doorbell import QueueReport, SourceStatus
 from emailerctl.models.ids import INBOX, MESSAGE, build_message_id, to_public
-from emailerctl.queues.forestmq_client import ForestMqClient, ForestMqError, Trouble
+from emailerctl.queues.forestmq_client import ForestMqError, Trouble
+from emailerctl.queues.forestmq_publisher import KIND, note_answer, note_trouble
 from emailerctl.store.base import IdTaken, InboxJob
-from emailerctl.wiring import App
+from emailerctl.wiring import App, connect_jobs, list_job_sources
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ _AT_ONCE = 32  # jobs between their commit and their verdict
 _TAKE_S = 10.0  # each take that is given up may be a lost job
 _AGAIN_MS = 5_000  # after it a job that has no verdict is looked at again, by anybody
 _LOOK_S = 1.0
+_RETAIN_EVERY_S = 10.0
 _RETAIN_AT_ONCE = 500
 _EMPTY_S = (0.02, 0.5)  # between two takes from an empty queue: at first, and at most
 _MOST_RAW = 64 * 1024
@@ -35,16 +38,14 @@ _MOST_RAW = 64 * 1024
 class IngestLoop:
     """The jobs of one consumer process."""
 
-    def __init__(self, app: App) -> None:
-        """Take the app; nothing is opened yet."""
+    def __init__(self, app: App, *, reporter: str) -> None:
+        """Take the app, and who reports; nothing is opened yet."""
         self._app = app
         forestmq = app.settings.ingest.forestmq
         self._most = forestmq.max_jobs
         self._retention_ms = to_ms(forestmq.retention)
-        topics: dict[str, list[str]] = {}
-        for topic, url in forestmq.topics.items():
-            topics.setdefault(url, []).append(topic)
-        self._pollers = [_Poller(app, url, names, self) for url, names in topics.items()]
+        self._reporter = reporter
+        self._pollers = [_Poller(app, one, self) for one in list_job_sources(app.settings)]
         self._processing: dict[asyncio.Task[None], int] = {}
         self._freed = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -55,7 +56,12 @@ class IngestLoop:
     @property
     def duties(self) -> tuple[tuple[float, Callable[[], Awaitable[None]]], ...]:
         """What is to be done now and then: keep the inbox bounded, look at what waits."""
-        return ((_LOOK_S, self.look_again), (10.0, self.retain))
+        return ((_LOOK_S, self.look_again), (_RETAIN_EVERY_S, self.retain))
+
+    def report(self) -> QueueReport | None:
+        """Return how this process stands with every ForestMQ that carries jobs."""
+        sources = [poller.status for poller in self._pollers]
+        return QueueReport(self._reporter, KIND, sources) if sources else None
 
     def start(self) -> None:
         """Begin to take jobs."""
@@ -221,12 +227,12 @@ def _tell(job: InboxJob, verdict: Verdict) -> None:
 class _Poller:
     """Takes from one ForestMQ."""
 
-    def __init__(self, app: App, url: str, topics: Sequence[str], loop: IngestLoop) -> None:
-        self._topics = tuple(topics)
+    def __init__(self, app: App, status: SourceStatus, loop: IngestLoop) -> None:
+        self.status = status
         self._loop = loop
+        self._clock = app.clock
         self._rng = app.chance
-        self._trouble: Trouble | None = None
-        self._client = ForestMqClient(url, clock=app.clock, rng=app.chance, timeout_s=_TAKE_S)
+        self._client = connect_jobs(app.settings, app.clock, app.chance, status.url)
 
     async def close(self) -> None:
         await self._client.close()
@@ -241,7 +247,7 @@ class _Poller:
                     return
                 found = await self._take()
             except Exception:  # noqa: BLE001  (the daemon's loop goes on)
-                _log.exception("taking from %s failed", self._client.url)
+                _log.exception("taking from %s failed", self.status.url)
                 found = None
             if found is not None:
                 empty_s = _EMPTY_S[0]
@@ -253,36 +259,23 @@ class _Poller:
 
     async def _take(self) -> tuple[str, bytes] | None:
         """Return the topic that a message is for and its bytes, or None where there is none."""
+        topics = self.status.topics
         try:
             taken = await self._client.take()
         except ForestMqError as error:
-            if error.trouble is not Trouble.RESTING:
-                self._note(error)
-            if error.trouble is Trouble.UNREADABLE and error.body.startswith(b"{"):
+            if error.trouble is Trouble.UNREADABLE and b'"message"' in error.body:
                 self._client.breaker.succeed()  # it is well: what it carried is not
-                return self._topics[0], error.body
+                return topics[0], error.body
+            note_trouble(self.status, error, self._clock)
+            if error.trouble is Trouble.TIMED_OUT:
+                log.log("job.may_be_lost", "warning", url=self.status.url, detail=error.detail)
             return None
-        if self._trouble is not None:
-            log.log("ingest.recovered", "info", url=self._client.url)
-            self._trouble = None
+        note_answer(self.status)
+        self.status.length = taken.length if taken else 0
         if taken is None:
             return None
         message = taken.message
         named = message.get("topic") if isinstance(message, Mapping) else None
-        topic = named if named in self._topics else self._topics[0]
+        topic = named if isinstance(named, str) and named in topics else topics[0]
         raw = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-        return str(topic), raw.encode("utf-8", "surrogatepass")
-
-    def _note(self, error: ForestMqError) -> None:
-        """Say it once, and each time that a job may have been lost."""
-        may_have_lost = error.trouble is Trouble.TIMED_OUT
-        if error.trouble is not self._trouble or may_have_lost:
-            log.log(
-                "ingest.troubled",
-                "warning",
-                url=self._client.url,
-                trouble=error.trouble,
-                detail=error.detail,
-                may_have_lost=may_have_lost,
-            )
-        self._trouble = error.trouble
+        return topic, raw.encode("utf-8", "surrogatepass")

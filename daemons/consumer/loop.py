@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,8 +13,9 @@ from emailerctl.core.deliver import Attempt, Delivery
 from emailerctl.core.standing import find_domains
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
-from emailerctl.queues.base import Queue, Ticket
-from emailerctl.queues.embedded import Look
+from emailerctl.models.doorbell import Silent
+from emailerctl.models.message import Priority
+from emailerctl.queues.base import Look, Queue, Ticket
 from emailerctl.store.base import Claim, Store
 
 _log = logging.getLogger(__name__)
@@ -170,21 +171,52 @@ class Loop:
         """Return how many claims are under way."""
         return sum(lane.used for lane in self._lanes.values())
 
-    async def look(self, limit: int) -> Look:
-        """Ask the store what is due and fits into the rooms: the embedded queue's eyes."""
+    async def look(self, limit: int, among: Sequence[int] | None = None) -> Look:
+        """Ask the store what is due and fits into the rooms: the queue's eyes."""
         now_ms = self._clock.now_ms()
         boot_ms = self._clock.boot_ms()
         if self._stopping.is_set() or boot_ms < self._troubled_until_ms:
-            return Look((), None)
+            return Look((), None, is_barred=True)
         calm_ms = self._calm_from_ms if self.in_flight else boot_ms
         if self._quiet_until_ms is not None and boot_ms < calm_ms:
-            return Look((), now_ms + calm_ms - boot_ms)  # suspects wait for quiet
+            # suspects wait for quiet
+            return Look((), now_ms + calm_ms - boot_ms, is_barred=True)
         is_idle = boot_ms >= max(calm_ms, self._loud_until_ms)
-        rooms = {name: min(lane.room, limit) for name, lane in self._lanes.items()}
-        probing = [name for name in rooms if self._delivery.is_probing(name)]
-        due = await self._store.find_due(rooms, now_ms=now_ms, is_idle=is_idle, probing=probing)
+        rooms, probing = self._find_rooms(limit)
+        due = await self._store.find_due(
+            rooms, now_ms=now_ms, is_idle=is_idle, probing=probing, among=among
+        )
         self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
-        return Look(due.message_ids[:limit], due.next_ms)
+        return Look(
+            due.message_ids[:limit],
+            due.next_ms,
+            waiting=(*due.message_ids[limit:], *due.waiting),
+            stale=due.stale,
+            unknown=due.unknown,
+            is_barred=due.is_paused,
+        )
+
+    async def find_silent(
+        self, priorities: Collection[Priority], *, lost_before_ms: int, limit: int
+    ) -> list[Silent]:
+        """Return what is due, fits into the rooms, and will not be announced any more."""
+        boot_ms = self._clock.boot_ms()
+        is_quiet = self._quiet_until_ms is not None
+        if self._stopping.is_set() or is_quiet or boot_ms < self._troubled_until_ms:
+            return []
+        rooms, probing = self._find_rooms(limit)
+        return await self._store.find_silent(
+            {name: room for name, room in rooms.items() if name not in probing},
+            priorities=priorities,
+            now_ms=self._clock.now_ms(),
+            lost_before_ms=lost_before_ms,
+            limit=limit,
+        )
+
+    def _find_rooms(self, limit: int) -> tuple[dict[str, int], list[str]]:
+        """Return how many more each next hop takes, and which of them are probed."""
+        rooms = {name: min(lane.room, limit) for name, lane in self._lanes.items()}
+        return rooms, [name for name in rooms if self._delivery.is_probing(name)]
 
     def _plan_quiet(self, boot_ms: int, *, has_suspects: bool) -> None:
         """Alternate: suspects alone for a while, then everything else for a while."""

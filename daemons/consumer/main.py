@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from daemons.consumer.ingest import IngestLoop
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
+from daemons.queue_reporting import REPORT_EVERY_S, QueueReporting
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import Watch, build_sweep, find_alerter, recall_clock
 from emailerctl import log
@@ -19,7 +20,6 @@ from emailerctl.models.clock import to_ms, to_text
 from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
 from emailerctl.queues.bell import Listener
-from emailerctl.queues.embedded import EmbeddedQueue
 from emailerctl.settings import Settings
 from emailerctl.store.base import Breaker, BreakerState
 from emailerctl.store.locks import CONSUMER, forget_dead
@@ -129,16 +129,22 @@ async def consume(
             log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()
 
-    jobs = IngestLoop(app)
+    jobs = IngestLoop(app, reporter=f"{to_public(CONSUMER, consumer_id)} jobs")
+    queue = app.build_queue(loop, listener, reporter=to_public(CONSUMER, consumer_id))
     watch = Watch(
         app,
         sweep=sweep,
         clock_watch=clock_watch,
         alerter=find_alerter(app, hops),
-        duties=((1.0, standing.tend), (0.2, look_after_lease), *jobs.duties),
+        duties=(
+            (1.0, standing.tend),
+            (0.2, look_after_lease),
+            (REPORT_EVERY_S, QueueReporting(app, queue).tell),
+            (REPORT_EVERY_S, QueueReporting(app, jobs).tell),
+            *jobs.duties,
+        ),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
-    queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
     ready()
     background = asyncio.create_task(watch.run())
     running = asyncio.create_task(loop.run(queue))

@@ -1,21 +1,26 @@
 """`emailerctl providers`: the next hops and whether they take mail."""
 
 import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated
 
-from typer import Argument, Context, Typer
+from typer import Argument, Context, Exit, Option, Typer
 
 from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.core.hop_view import HopView, list_hop_views
 from emailerctl.errors import NotFound
+from emailerctl.providers.base import CheckResult
 from emailerctl.store.base import BreakerState, HopState, NextHop
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
 
-app = Typer(help="Next hops: list, enable, disable.")
+app = Typer(help="Next hops: list, check, enable, disable.")
+
+_REFUSED = 69
+_CHECK_MS = 60_000
 
 HopName = Annotated[str, Argument(metavar="NAME", help="As in [providers.NAME].")]
 
@@ -77,6 +82,53 @@ def _row(view: HopView, now_ms: int) -> list[Cell]:
 
 
 @app.command()
+def check(
+    ctx: Context,
+    name: HopName,
+    timeout_ms: Annotated[
+        int | None,
+        Option(
+            "--timeout",
+            metavar="DURATION",
+            parser=options.parse_duration_ms,
+            help="For all of it; 60s unless given.",
+        ),
+    ] = None,
+) -> None:
+    """Talk to a next hop without sending: what works, what does not, and the cure.
+
+    Exits 69 when something is bad.
+
+    Example: emailerctl providers check relay
+    """
+
+    async def work(opened: "App") -> list[CheckResult]:
+        known = {view.hop.name: view.hop for view in await find_hops(opened)}
+        if name not in opened.tables:
+            raise _build_not_found(name, opened.tables)
+        return await opened.check_hop(known[name], within_s=(timeout_ms or _CHECK_MS) / 1000)
+
+    results = session.run(ctx, work)
+    output.listing(
+        f"Next hop {name}",
+        ("looked at", "is", "detail", "cure"),
+        results,
+        shape=lambda one: {
+            "name": one.name,
+            "good": one.is_good,
+            "detail": one.detail,
+            "cure": one.cure or None,
+        },
+        row=lambda one: [one.name, "good" if one.is_good else "BAD", one.detail, one.cure],
+        name="name",
+    )
+    bad = [one.name for one in results if not one.is_good]
+    if bad:
+        output.error(f"{name}: {', '.join(bad)}", hint="the table says what cures it")
+        raise Exit(_REFUSED)
+
+
+@app.command()
 def enable(ctx: Context, name: HopName, reason: options.Reason = None) -> None:
     """Let a next hop take mail again, its breaker too; what waits for it is due now.
 
@@ -98,11 +150,7 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
     async def work(opened: "App") -> HopView:
         known = {view.hop.name: view for view in await find_hops(opened)}
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise NotFound(
-                f"there is no next hop {name}",
-                hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
-            )
+            raise _build_not_found(name, known)
         hop = NextHop(
             name=name,
             state=state,
@@ -117,3 +165,11 @@ def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
     view = session.run(ctx, work)
     shape = shapes.next_hop_shape(view)
     output.result(f"{name} is {view.hop.state}", shape | {"id": name})
+
+
+def _build_not_found(name: str, known: Iterable[str]) -> NotFound:
+    near = difflib.get_close_matches(name, known, 1)
+    return NotFound(
+        f"there is no next hop {name}",
+        hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
+    )

@@ -69,6 +69,10 @@ def send(
         str | None,
         Option(metavar="ID", help="As this message, but for what the other options say."),
     ] = None,
+    plan: Annotated[
+        bool,
+        Option("--plan", help="Say where it would go, how, and every trap; send nothing."),
+    ] = False,
     wait: Annotated[bool, Option("--wait", help="Until it is sent, or can't be.")] = False,
     timeout_ms: Annotated[
         int | None,
@@ -88,7 +92,14 @@ def send(
     Example: emailerctl send --to ann@example.org --subject Hello --text "It works." --wait
 
     Example: uptime | emailerctl send --to ann@example.org --subject load -
+
+    Example: emailerctl send --to ann@example.org --subject Hello --text Hi --plan
     """
+    if plan and (wait or key is not None):
+        raise UsageError(
+            "--plan sends and keeps nothing: there is nothing to --wait for, and no --key",
+            hint="leave them out",
+        )
     if timeout_ms is not None and not wait:
         raise UsageError("--timeout says how long to --wait", hint="give both, or neither")
     given = build_fields(
@@ -115,6 +126,9 @@ def send(
         if like is not None:
             fields = await _read_like(opened, like, given)
         caller = session.build_caller()
+        if plan:
+            await _show_plan(opened, fields)
+            return 0
         receipt = await opened.acceptance.accept(fields, caller=caller, key=key)
         public = to_public(MESSAGE, receipt.message_id)
         for warning in receipt.warnings:
@@ -171,6 +185,30 @@ def build_fields(
         "on_unknown": on_unknown,
     }
     return {name: value for name, value in said.items() if value not in (None, [], {})}
+
+
+async def _show_plan(opened: "App", fields: dict[str, object]) -> None:
+    """Write what would become of a message."""
+    from emailerctl.core.plan import plan_message, write_plan
+
+    providers = {name: hop.provider for name, hop in opened.build_hops().items()}
+    try:
+        planned = await plan_message(
+            opened.acceptance,
+            opened.store,
+            fields,
+            caller=session.build_caller(),
+            providers=providers,
+            abilities=opened.abilities,
+            now_ms=opened.clock.now_ms(),
+        )
+    finally:
+        for provider in providers.values():
+            await provider.close()
+    output.result("\n".join(write_plan(planned)), planned.shape())
+    for warning in planned.warnings:
+        output.warn(warning.detail)
+    output.note("nothing was sent or kept; the id is an example")
 
 
 async def _wait(opened: "App", message_id: int, limit_ms: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
+from typing import NamedTuple
 
 from emailerctl.core.idempotency import check_key, differing_fields, fingerprint, hash_key
 from emailerctl.core.mime import build_raw
@@ -39,7 +40,8 @@ from emailerctl.models.message import (
     Receipt,
     RecipientKind,
 )
-from emailerctl.providers.base import Abilities, Traits, find_faults
+from emailerctl.providers.base import Abilities, Traits, find_faults, find_losses
+from emailerctl.queues.base import Announcer
 from emailerctl.store.base import IdTaken, Store
 
 _SOON_MS = 3_600_000  # an expiry within the hour leaves an operator little time
@@ -81,6 +83,20 @@ class _Key:
     fingerprint: bytes | None = None
 
 
+class Prepared(NamedTuple):
+    """A message ready to be stored, and what was found out on the way.
+
+    Attributes:
+        chain: where it goes, and where after that.
+        notices: what of it which next hop can't carry.
+    """
+
+    message: NewMessage
+    submission: Submission
+    chain: tuple[str, ...]
+    notices: tuple[Notice, ...]
+
+
 class Acceptance:
     """What turns requests into committed messages.
 
@@ -89,6 +105,7 @@ class Acceptance:
             outcomes can still be written.
         backlog: how many pieces of work wait for a commit.
         unsubscribing: what makes links; None: nothing does.
+        announcer: tells the broker after the commit, at nobody's expense (F-BR-04).
     """
 
     def __init__(
@@ -101,6 +118,7 @@ class Acceptance:
         is_storage_low: Callable[[], bool],
         backlog: Callable[[], int],
         unsubscribing: Unsubscribing | None = None,
+        announcer: Announcer | None = None,
     ) -> None:
         """Take what acceptance needs."""
         self._store = store
@@ -110,6 +128,7 @@ class Acceptance:
         self._is_storage_low = is_storage_low
         self._backlog = backlog
         self._unsubscribing = unsubscribing
+        self._announcer = announcer
 
     async def accept(
         self, fields: Mapping[str, object], *, caller: Caller, key: str | None = None
@@ -124,23 +143,19 @@ class Acceptance:
         known = self._read_key(fields, caller, key)
         now_ms = self._clock.now_ms()
         try:
-            submission = self._parse(fields, caller, now_ms)
-            chain = self._choose_chain(submission, caller)
-            times = plan_times(submission, now_ms)
-            link_key = await self._load_link_key(submission)
-            message = self._build(submission, caller, chain, times, now_ms, known, link_key)
-            losses = self._find_incapable(submission, message, chain)
+            prepared = await self._prepare(fields, caller, now_ms, known)
         except EmailerError:
             # The rules may have changed since: a replay is a replay all the same (P4).
             replay = await self._store.find_by_key(known.hash) if known.hash else None
             if replay is None:
                 raise
             return self._recognise(replay, known)
+        message = prepared.message
         while True:
             try:
                 receipt = await self._store.add(message, now_ms=now_ms)
             except IdTaken:
-                message = self._build(submission, caller, chain, times, now_ms, known, link_key)
+                message = (await self._prepare(fields, caller, now_ms, known)).message
                 continue
             except (
                 OutcomeUnknown
@@ -152,8 +167,29 @@ class Acceptance:
                 ) from error
             if receipt.is_replay:
                 return self._recognise(receipt, known)
-            warnings = (*self._warn(message, receipt, chain), *losses)
+            if self._announcer and message.waiting_for is WaitingFor.READY:
+                self._announcer.put([message.message_id], priority=message.priority)
+            warnings = (*self._warn(message, receipt, prepared.chain), *prepared.notices)
             return receipt._replace(warnings=warnings) if warnings else receipt
+
+    async def prepare(self, fields: Mapping[str, object], *, caller: Caller) -> Prepared:
+        """Do what `accept` does, but for the store: nothing is kept.
+
+        Raises:
+            Invalid, Forbidden.
+        """
+        return await self._prepare(fields, caller, self._clock.now_ms(), _Key())
+
+    async def _prepare(
+        self, fields: Mapping[str, object], caller: Caller, now_ms: int, key: _Key
+    ) -> Prepared:
+        submission = self._parse(fields, caller, now_ms)
+        chain = self._choose_chain(submission, caller)
+        times = plan_times(submission, now_ms)
+        link_key = await self._load_link_key(submission)
+        message = self._build(submission, caller, chain, times, now_ms, key, link_key)
+        notices = tuple(self._find_incapable(submission, message, chain))
+        return Prepared(message, submission, chain, notices)
 
     def _check_room(self) -> None:
         if self._is_storage_low():
@@ -261,6 +297,7 @@ class Acceptance:
             key_hash=key.hash,
             fingerprint=key.fingerprint,
             recipient_rate=caller.limits.recipient_rate,
+            is_announced=self._announcer is not None,
         )
 
     async def _load_link_key(self, submission: Submission) -> bytes | None:
@@ -285,33 +322,29 @@ class Acceptance:
 
     def _find_incapable(
         self, submission: Submission, message: NewMessage, chain: tuple[str, ...]
-    ) -> list[Notice]:
-        """Return a warning for every next hop that can't carry this message and is skipped.
+    ) -> Iterator[Notice]:
+        """Yield a warning for every next hop that is skipped, or that drops labels.
 
         Raises:
-            Invalid: none of the chain can.
+            Invalid: none of the chain can carry the message.
         """
-        if not any(name in self._rules.abilities for name in chain):
-            return []
-        draft = submission.draft
-        traits = Traits(
-            recipients=len(message.recipients),
-            size_bytes=len(message.raw),
-            files=tuple(attachment.filename for attachment in draft.attachments),
-            has_inline=any(attachment.content_id for attachment in draft.attachments),
-            headers=(*draft.headers, *(_LIST_FIELDS if submission.list_unsubscribe else ())),
-            reply_to=len(draft.reply_to),
-            needs_smtputf8=message.needs_smtputf8,
-        )
-        faults = {
-            name: find_faults(self._rules.abilities[name], traits)
-            for name in chain
-            if name in self._rules.abilities
-        }
+        abilities = self._rules.abilities
+        limited = [name for name in chain if name in abilities]
+        if not limited:
+            return
+        traits = find_traits(submission, message)
+        faults = {name: find_faults(abilities[name], traits) for name in limited}
         said = [f"{name}: {'; '.join(found)}" for name, found in faults.items() if found]
         if len(said) == len(chain):
             raise Invalid([Fault("", f"no next hop can carry it: {' / '.join(said)}")])
-        return [Notice("not_expressible", f"skipped for this message: {each}") for each in said]
+        for each in said:
+            yield Notice("not_expressible", f"skipped for this message: {each}")
+        for name in limited:
+            # Metadata is for the sender's eyes: nobody expects it to travel (product.md §3.1).
+            labels = replace(traits, metadata={})
+            losses = [] if faults[name] else find_losses(abilities[name], labels)
+            if losses:
+                yield Notice("not_expressible", f"{name}: {'; '.join(losses)}")
 
     def _recognise(self, replay: Receipt, key: _Key) -> Receipt:
         """Return the earlier receipt if it answers the same request.
@@ -352,6 +385,23 @@ class Acceptance:
                 f"if {doubtful[0]} does not answer after the message left, an operator must "
                 'decide, perhaps after the expiry; on_unknown = "resend" sends again instead',
             )
+
+
+def find_traits(submission: Submission, message: NewMessage) -> Traits:
+    """Return what the message asks of whoever carries it."""
+    draft = submission.draft
+    return Traits(
+        recipients=len(message.recipients),
+        size_bytes=len(message.raw),
+        files=tuple(attachment.filename for attachment in draft.attachments),
+        has_inline=any(attachment.content_id for attachment in draft.attachments),
+        headers=(*draft.headers, *(_LIST_FIELDS if submission.list_unsubscribe else ())),
+        utf8_headers=tuple(n for n, value in draft.headers.items() if not value.isascii()),
+        reply_to=len(draft.reply_to),
+        needs_smtputf8=message.needs_smtputf8,
+        tags=submission.tags,
+        metadata=submission.metadata,
+    )
 
 
 def _check_limits(submission: Submission, caller: Caller) -> None:

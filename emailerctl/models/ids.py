@@ -35,6 +35,11 @@ def first_id_at(moment_ms: int) -> int:
     return min(max(moment_ms - _EPOCH_MS, 0) << _RANDOM_BITS, _LARGEST)
 
 
+def find_moment(message_id: int) -> int:
+    """Return when a message of that id was accepted, to the millisecond."""
+    return (message_id >> _RANDOM_BITS) + _EPOCH_MS
+
+
 def build_lease_token(rng: Random) -> int:
     """Return a fencing token; never 0."""
     return rng.getrandbits(_BITS) | 1

@@ -91,6 +91,7 @@ class NewMessage(NamedTuple):
         fingerprint: a digest for each top-level field of the parsed request.
         envelope_sender: RFC 5321 MAIL FROM.
         next_hop: where the first attempt goes: the chain's first name.
+        is_announced: a broker is told of it right after the commit.
     """
 
     message_id: int
@@ -120,6 +121,7 @@ class NewMessage(NamedTuple):
     key_hash: bytes | None = None
     fingerprint: bytes | None = None
     recipient_rate: tuple[int, int] | None = None  # (count, window in ms), a limit of the token
+    is_announced: bool = False
 
 
 class RecipientView(NamedTuple):

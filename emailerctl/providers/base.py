@@ -61,11 +61,37 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that `providers check` looked at."""
+    """One thing that `providers check` looked at.
+
+    Attributes:
+        cure: what to do where it is bad; empty: what its name commonly asks for.
+    """
 
     name: str
     is_good: bool
     detail: str
+    cure: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """What a next hop would be asked, to be read by people; nothing was asked.
+
+    Attributes:
+        target: where it would go: `POST https://…`, `smtp.example.org:587`.
+        head: header fields, or the envelope's commands, one a line; secrets masked.
+        body: bounded, what is long in it cut.
+        size_bytes: of the whole body.
+        refusal: why nothing would be asked; then all else is empty.
+        traps: what this next hop does to such a message.
+    """
+
+    target: str = ""
+    head: tuple[str, ...] = ()
+    body: str = ""
+    size_bytes: int = 0
+    refusal: str = ""
+    traps: tuple[str, ...] = ()
 
 
 class MarkRefused(Exception):
@@ -89,12 +115,25 @@ class Provider(Protocol):
         """
         ...
 
+    def plan(self, outgoing: Outgoing) -> Planned:
+        """Say what an attempt would ask, without asking."""
+        ...
+
     async def check(self) -> list[CheckResult]:
         """Talk to the next hop without sending, and say what works."""
         ...
 
     async def close(self) -> None:
         """Close what is open."""
+        ...
+
+
+@runtime_checkable
+class SpeaksTls(Protocol):
+    """A next hop whose `check` leaves TLS to be looked at apart."""
+
+    async def check_tls(self) -> CheckResult | None:
+        """Shake hands, on a connection that is used for nothing else; None: there is none."""
         ...
 
 
@@ -125,6 +164,7 @@ class Abilities:
         recipients: of one message, at most.
         size_bytes: of the finished message, at most.
         denied_suffixes: of attached files' names, lower case, without the dot.
+        allowed_suffixes: likewise, where all others are refused.
         has_inline: parts of the HTML (multipart/related) stay that.
         tags: how many travel along; further ones stay with us.
         tag_octets: a longer tag stays with us.
@@ -133,6 +173,7 @@ class Abilities:
             one stays with us.
         reply_to: addresses in Reply-To, at most.
         denied_headers: header fields of the caller that it refuses or overwrites, lower case.
+        has_utf8_headers: encodes what is not ASCII in header fields of the caller.
         has_raw: takes our bytes as they are; else it writes the message from its parts, with a
             Message-ID, Date and boundaries of its own.
         has_envelope: recipients are named apart from the header.  Without it To and Cc name
@@ -147,6 +188,7 @@ class Abilities:
     recipients: int | None = None
     size_bytes: int | None = None
     denied_suffixes: frozenset[str] = frozenset()
+    allowed_suffixes: frozenset[str] | None = None
     has_inline: bool = True
     tags: int = 0
     tag_octets: int = 255
@@ -156,6 +198,7 @@ class Abilities:
     has_plain_labels: bool = False
     reply_to: int | None = None
     denied_headers: frozenset[str] = frozenset()
+    has_utf8_headers: bool = True
     has_raw: bool = False
     has_envelope: bool = False
     has_smtputf8: bool = False
@@ -171,6 +214,7 @@ class Traits:
     Attributes:
         files: names of the attached files.
         headers: names of the header fields that the caller set.
+        utf8_headers: those of them whose value is not ASCII.
     """
 
     recipients: int
@@ -178,6 +222,7 @@ class Traits:
     files: tuple[str, ...] = ()
     has_inline: bool = False
     headers: tuple[str, ...] = ()
+    utf8_headers: tuple[str, ...] = ()
     reply_to: int = 0
     needs_smtputf8: bool = False
     tags: tuple[str, ...] = ()
@@ -198,9 +243,14 @@ def find_faults(abilities: Abilities, traits: Traits) -> list[str]:
     if most is not None and traits.size_bytes > most:
         faults.append(f"{traits.size_bytes} bytes; it takes at most {most}")
     for name in traits.files:
-        suffix = name.rpartition(".")[2].lower()
-        if "." in name and suffix in abilities.denied_suffixes:
-            faults.append(f"it takes no .{suffix} file")
+        suffix = name.rpartition(".")[2].lower() if "." in name else ""
+        allowed = abilities.allowed_suffixes
+        if suffix in abilities.denied_suffixes or (
+            allowed is not None and suffix not in allowed
+        ):
+            faults.append(
+                f"it takes no {f'.{suffix} file' if suffix else 'file without suffix'}"
+            )
     if traits.has_inline and not abilities.has_inline:
         faults.append("it has no inline images")
     most = abilities.reply_to
@@ -211,6 +261,8 @@ def find_faults(abilities: Abilities, traits: Traits) -> list[str]:
         for name in traits.headers
         if name.lower() in abilities.denied_headers
     ]
+    if not abilities.has_utf8_headers:
+        faults += [f"it garbles the header {n}: not ASCII" for n in traits.utf8_headers]
     if traits.needs_smtputf8 and not abilities.has_smtputf8:
         faults.append("it takes no address outside ASCII before the @")
     return faults

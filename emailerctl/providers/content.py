@@ -53,6 +53,7 @@ class Content:
             files=tuple(file.filename for file in self.attachments),
             has_inline=any(file.content_id for file in self.attachments),
             headers=tuple(name for name, _ in self.headers),
+            utf8_headers=tuple(name for name, value in self.headers if not value.isascii()),
             reply_to=len(self.reply_to),
             needs_smtputf8=outgoing.needs_smtputf8,
             tags=outgoing.tags,
@@ -129,10 +130,10 @@ def _read_mailboxes(message: EmailMessage, name: str) -> Iterable[Mailbox]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addressed:
-    """Who is named where, at a provider whose envelope is its header.
+    """Who is named where.
 
     Attributes:
-        to: never empty.
+        to: never empty, unless the provider has an envelope apart from the header.
         carried: the recipients that are named.
         later: blind copies that would see each other in To: another attempt, at once.
     """
@@ -168,6 +169,19 @@ def address(content: Content, recipients: tuple[EnvelopeRecipient, ...]) -> Addr
         bcc=tuple(bcc),
         carried=tuple(recipient for recipient in recipients if recipient not in later),
         later=later,
+    )
+
+
+def address_all(content: Content, recipients: tuple[EnvelopeRecipient, ...]) -> Addressed:
+    """Name everybody as the message does, whomever it is for: the envelope is apart."""
+    named = {_fold(mailbox.address) for mailbox in (*content.to, *content.cc)}
+    blind = (r.address for r in recipients if _fold(r.address) not in named)
+    return Addressed(
+        to=content.to,
+        cc=content.cc,
+        bcc=tuple(map(Mailbox, blind)),
+        carried=recipients,
+        later=(),
     )
 
 

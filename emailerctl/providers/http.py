@@ -33,22 +33,32 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from emailerctl.models.clock import Clock, parse_moment
 from emailerctl.models.ids import MESSAGE, parse_public
+from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.models.text import shorten
 from emailerctl.providers.base import (
     OUR_ATTEMPT,
+    OUR_ID,
     Abilities,
     CheckResult,
     Mark,
     NotVerified,
     Outgoing,
+    Planned,
     Sending,
     Traits,
     find_faults,
 )
-from emailerctl.providers.content import Addressed, Content, address, parse_content
+from emailerctl.providers.content import (
+    Addressed,
+    Content,
+    address,
+    address_all,
+    parse_content,
+)
 from emailerctl.providers.hop_settings import HopSettings
-from emailerctl.providers.http_client import Answer, Client, Request, Unreachable
+from emailerctl.providers.http_client import Answer, Client, Request, TlsFailed, Unreachable
+from emailerctl.providers.http_legible import show_body, show_head
 from emailerctl.providers.smtp_reply import clean
 from emailerctl.settings import Duration, Text
 
@@ -128,6 +138,17 @@ def build_key(outgoing: Outgoing) -> str:
     return f"{outgoing.public_id}.{outgoing.attempt}"
 
 
+def parse_key(text: object) -> tuple[str, int | None]:
+    """Return id and attempt from what `build_key` made; an empty id from anything else."""
+    found = _KEY.fullmatch(text) if isinstance(text, str) else None
+    if found is None or parse_public(MESSAGE, found[1]) is None:
+        return "", None
+    return found[1], int(found[2])
+
+
+_KEY = re.compile(r"(msg_[0-9A-Za-z]{1,20})\.([0-9]{1,9})")
+
+
 def refuse(reply: str, *, party: Party = Party.NEXT_HOP) -> Outcome:
     """Return what is said of a message that this next hop can't carry: nothing was asked."""
     return Outcome(kind=Kind.PERMANENT, party=party, phase=Phase.GATE, reply=reply)
@@ -180,6 +201,27 @@ def from_status(
         wait = answer.headers.get("retry-after", "")
         meaning = replace(meaning, retry_after_ms=parse_retry_after(wait, answer.received_ms))
     return replace(meaning, code=status, reply=clean(f"{status} {said}".strip()))
+
+
+def blame(
+    outcome: Outcome, carries: tuple[EnvelopeRecipient, ...], named: Collection[int]
+) -> Outcome | Mapping[int, Outcome]:
+    """Refuse the recipients that a refusal is about; the rest goes again at once without them.
+
+    Where it names nobody it is everybody's, as it came.
+    """
+    if not named:
+        return outcome
+    again = replace(outcome, kind=Kind.TRANSIENT, party=Party.MESSAGE, is_charged=False)
+    refused = refuse_recipient(outcome)
+    return {r.n: refused if r.n in named else again for r in carries}
+
+
+def refuse_recipient(outcome: Outcome) -> Outcome:
+    """Return *outcome* as a refusal of one recipient, for good."""
+    return replace(
+        outcome, kind=Kind.PERMANENT, party=Party.RECIPIENT, provider_message_id="", alarm=None
+    )
 
 
 def parse_retry_after(value: str, now_ms: int) -> int | None:
@@ -276,6 +318,37 @@ class HttpNextHop(ABC, Generic[S]):
         detail = self.client.mask(outcome.reply)
         return [connected, CheckResult(name, is_good=False, detail=detail)], None
 
+    async def check_tls(self) -> CheckResult | None:
+        """Shake hands, on a connection that is used for nothing else."""
+        if not self.settings.base_url.startswith("https:"):
+            is_here = is_loopback(urlsplit(self.settings.base_url).hostname)
+            where = "this host" if is_here else "allow_http = true"
+            return CheckResult("tls", is_good=True, detail=f"none: {where}")
+        try:
+            agreed = await self.client.shake_hands()
+        except TlsFailed as error:
+            return CheckResult("tls", is_good=False, detail=str(error))
+        except Unreachable:
+            return None
+        return CheckResult("tls", is_good=True, detail=agreed)
+
+    def plan(self, outgoing: Outgoing) -> Planned:
+        """Say what an attempt would ask, without asking."""
+        request = self._find_fault(outgoing)
+        if request is None:
+            request = self.build(outgoing)
+        if isinstance(request, Outcome):
+            return Planned(refusal=request.reply)
+        later = [r.address for r in outgoing.recipients if r.n in request.decided]
+        query = "?…" if request.query else ""
+        return Planned(
+            target=f"{request.method} {self.settings.base_url}{request.path}{query}",
+            head=show_head(request.headers, self.client.mask),
+            body=show_body(request.body, self.client.mask),
+            size_bytes=len(request.body),
+            traps=tuple(f"{address} is for an attempt of its own" for address in later),
+        )
+
     async def send(self, outgoing: Outgoing, mark: Mark) -> Sending:
         """Attempt once; one outcome for every envelope recipient.
 
@@ -333,7 +406,8 @@ class PartsNextHop(HttpNextHop[S]):
         faults = find_faults(self.abilities, content.find_traits(outgoing))
         if faults:
             return refuse("; ".join(faults))
-        addressed = address(content, outgoing.recipients)
+        name = address_all if self.abilities.has_envelope else address
+        addressed = name(content, outgoing.recipients)
         request = self.compose(outgoing, content, addressed)
         if isinstance(request, Outcome):
             return request
@@ -357,6 +431,18 @@ _ONE_AT_A_TIME = Outcome(
 
 
 # 5 reports: what several providers have in common
+
+
+def verify_bearer(headers: Mapping[str, str], token: str) -> None:
+    """Check a report's token (RFC 6750), in constant time.
+
+    Raises:
+        NotVerified: missing or wrong; also when none is configured.
+    """
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    is_right = hmac.compare_digest(given.strip().encode(), token.encode())
+    if not token or scheme.lower() != "bearer" or not is_right:
+        raise NotVerified("the report's token is missing or wrong")
 
 
 def verify_basic_auth(headers: Mapping[str, str], user: str, password: str) -> None:
@@ -408,6 +494,11 @@ def find_public_id(*candidates: object) -> str:
         if parse_public(MESSAGE, said) is not None:
             return said
     return ""
+
+
+def read_ours(labels: Mapping[str, object]) -> tuple[str, int | None]:
+    """Return id and attempt from what travelled along as OUR_ID and OUR_ATTEMPT."""
+    return find_public_id(labels.get(OUR_ID)), find_attempt(labels)
 
 
 def find_attempt(labels: Mapping[str, Any]) -> int | None:

@@ -22,6 +22,7 @@ from datetime import timedelta
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpcore
 import httpx
@@ -309,6 +310,10 @@ class Unreachable(Exception):
     """A question to a next hop was not answered; the sentence says why."""
 
 
+class TlsFailed(Unreachable):
+    """There was a connection, and no TLS on it."""
+
+
 class Client:
     """Connections to one next hop, kept between messages."""
 
@@ -336,10 +341,12 @@ class Client:
         self.final_reply_s = final_reply.total_seconds()
         self._base_url = base_url
         self._secrets = tuple(secrets)
-        self._transport = _Transport(_build_context(name, ca_file), connections)
+        self._connect_s = connect_timeout.total_seconds()
+        self._context = _build_context(name, ca_file)
+        self._transport = _Transport(self._context, connections)
         self._http = httpx.AsyncClient(
             transport=self._transport,
-            timeout=httpx.Timeout(None, connect=connect_timeout.total_seconds()),
+            timeout=httpx.Timeout(None, connect=self._connect_s),
             headers={"User-Agent": "emailerctl", "Accept-Encoding": "identity"},
             follow_redirects=False,
             trust_env=False,
@@ -499,6 +506,31 @@ class Client:
         except httpx.HTTPError as error:
             sentence = f"{type(error).__name__}: {error}".rstrip(": ")
             raise Unreachable(clean(self.mask(sentence))) from error
+
+    async def shake_hands(self) -> str:
+        """Open a TLS connection, close it, and say what was agreed.
+
+        Raises:
+            TlsFailed, Unreachable: with the reason.
+        """
+        url = urlsplit(self._base_url)
+        try:
+            async with asyncio.timeout(self._connect_s):
+                _reader, writer = await asyncio.open_connection(
+                    url.hostname, url.port or 443, ssl=self._context
+                )
+        except TimeoutError:
+            raise Unreachable(f"no connection within {self._connect_s:g} s") from None
+        except ssl.SSLError as error:
+            said = getattr(error, "verify_message", "") or error.reason or str(error)
+            raise TlsFailed(clean(str(said))) from error
+        except OSError as error:
+            raise Unreachable(clean(f"{type(error).__name__}: {error}")) from error
+        tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
+        certificate, cipher = tls.getpeercert(), tls.cipher()
+        writer.close()
+        ends = (certificate or {}).get("notAfter", "")
+        return f"{tls.version()} {cipher[0] if cipher else ''}, certificate until {ends}"
 
     async def close(self) -> None:
         """Close what is open."""

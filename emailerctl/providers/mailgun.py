@@ -17,6 +17,7 @@ No idempotency: the same request twice is two messages.
 import hmac
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Literal
 from urllib.parse import quote
@@ -24,7 +25,7 @@ from urllib.parse import quote
 from pydantic import Field, SecretStr, field_validator
 
 from emailerctl.models.message import EnvelopeRecipient
-from emailerctl.models.outcome import Alarm, Kind, Outcome, Party
+from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.models.text import shorten
 from emailerctl.providers.base import (
     OUR_ATTEMPT,
@@ -232,21 +233,33 @@ class Mailgun(HttpNextHop[MailgunSettings]):
             path=f"/v4/domains/{quote(self.settings.domain)}",
             headers={"Authorization": _authorize(self.settings)},
         )
-        try:
-            answer = await self.client.ask(request)
-        except Unreachable as error:
-            return [CheckResult("connection", is_good=False, detail=str(error))]
-        outcome = from_status(answer, says=str(answer.json.get("message", "")))
-        connected = CheckResult("connection", is_good=True, detail=self.settings.base_url)
-        if outcome.alarm is Alarm.CREDENTIALS:
-            detail = f"{outcome.reply} (a sending key may not read; it can still send)"
-            return [connected, CheckResult("credentials", is_good=False, detail=detail)]
-        domain = answer.json.get("domain")
-        state = domain.get("state") if isinstance(domain, dict) else outcome.reply
+        results, answer = await self.knock(request)
+        if answer is None and results[-1].name == "credentials":
+            cure = "a sending key may not read, and can still send: try a message"
+            return [*results[:-1], replace(results[-1], cure=cure)]
+        if answer is None and results[-1].name == "connection":
+            return results
+        if answer is None:
+            return [*results[:-1], replace(results[-1], name="domain")]
+        domain = find_object(answer.json, "domain")
+        state = str(domain.get("state") or "not said")
+        bad = [
+            f"{record.get('record_type')} {record.get('name')}"
+            for record in answer.json.get("sending_dns_records") or ()
+            if isinstance(record, dict)
+            and record.get("record_type") == "TXT"  # SPF and DKIM; CNAME is for tracking
+            and record.get("valid") != "valid"
+        ]
         return [
-            connected,
+            *results,
             CheckResult("credentials", is_good=True, detail="the key is known"),
-            CheckResult("domain", is_good=state == "active", detail=str(state)),
+            CheckResult("domain", is_good=state == "active", detail=state),
+            CheckResult(
+                "dns",
+                is_good=not bad,
+                detail=f"not as they should be: {', '.join(bad)}" if bad else "valid",
+                cure="enter the records that Mailgun shows for the domain",
+            ),
         ]
 
 

@@ -17,11 +17,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr
 
 from emailerctl.models.message import Attachment, EnvelopeRecipient, Mailbox
-from emailerctl.models.outcome import Alarm, Kind, Outcome, Party
+from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.providers.base import (
     OUR_ATTEMPT,
     OUR_ID,
@@ -41,12 +42,14 @@ from emailerctl.providers.content import Addressed, Content, write_mailbox
 from emailerctl.providers.http import (
     HttpSettings,
     PartsNextHop,
+    blame,
     find_attempt,
     find_moment,
     find_object,
     find_public_id,
     from_status,
     identify,
+    refuse_recipient,
     verify_basic_auth,
 )
 from emailerctl.providers.http_client import (
@@ -205,7 +208,8 @@ def classify(
     )
     if outcome.kind is Kind.ACCEPTED:
         named = _find_named(says.partition(_INACTIVE)[2], carries)
-        return _tell_apart(outcome, carries, named, refused=_refuse(outcome))
+        refused = refuse_recipient(outcome)
+        return {r.n: refused if r.n in named else outcome for r in carries}
     if answer.status == 422 and code in _ABOUT_THE_NEXT_HOP:
         return replace(outcome, party=Party.NEXT_HOP)
     if answer.status == 422 and code == _INACTIVE_RECIPIENT:
@@ -224,27 +228,7 @@ def _find_named(says: str, carries: tuple[EnvelopeRecipient, ...]) -> set[int]:
 def _blame(
     outcome: Outcome, carries: tuple[EnvelopeRecipient, ...], named: set[int]
 ) -> Outcome | Mapping[int, Outcome]:
-    """Refuse those that are named; the rest goes again at once, without them."""
-    if len(carries) == 1:
-        return _refuse(outcome)
-    if not named:
-        return outcome
-    again = replace(outcome, kind=Kind.TRANSIENT, is_charged=False)
-    return _tell_apart(again, carries, named, refused=_refuse(outcome))
-
-
-def _refuse(outcome: Outcome) -> Outcome:
-    return replace(outcome, kind=Kind.PERMANENT, party=Party.RECIPIENT, provider_message_id="")
-
-
-def _tell_apart(
-    outcome: Outcome,
-    carries: tuple[EnvelopeRecipient, ...],
-    named: set[int],
-    *,
-    refused: Outcome,
-) -> Mapping[int, Outcome]:
-    return {r.n: refused if r.n in named else outcome for r in carries}
+    return refuse_recipient(outcome) if len(carries) == 1 else blame(outcome, carries, named)
 
 
 # 4 send: the only part that touches the network
@@ -284,21 +268,43 @@ class Postmark(PartsNextHop[PostmarkSettings]):
     async def check(self) -> list[CheckResult]:
         """Ask for the server that the token is of: GET /server."""
         request = Request(method="GET", path="/server", headers=_authorize(self.settings))
-        try:
-            answer = await self.client.ask(request)
-        except Unreachable as error:
-            return [CheckResult("connection", is_good=False, detail=str(error))]
-        outcome = from_status(answer, says=str(answer.json.get("Message", "")))
-        connected = CheckResult("connection", is_good=True, detail=self.settings.base_url)
-        if outcome.kind is not Kind.ACCEPTED:
-            name = "credentials" if outcome.alarm is Alarm.CREDENTIALS else "server"
-            return [connected, CheckResult(name, is_good=False, detail=outcome.reply)]
+        results, answer = await self.knock(request, says="Message")
+        if answer is None:
+            return results
         kind = str(answer.json.get("DeliveryType", ""))
         return [
-            connected,
+            *results,
             CheckResult("credentials", is_good=True, detail=str(answer.json.get("Name", ""))),
-            CheckResult("delivery", is_good=kind == "Live", detail=kind or "not said"),
+            CheckResult(
+                "delivery",
+                is_good=kind == "Live",
+                detail=kind or "not said",
+                cure="this server drops what it takes: use the token of a live one",
+            ),
+            await self._check_stream(),
         ]
+
+    async def _check_stream(self) -> CheckResult:
+        """Ask for the message stream: GET /message-streams/{id}."""
+        stream = self.settings.message_stream
+        request = Request(
+            method="GET",
+            path=f"/message-streams/{quote(stream, safe='')}",
+            headers=_authorize(self.settings),
+        )
+        results, answer = await self.knock(request, says="Message")
+        if answer is None:
+            cure = "name a stream of this server in message_stream"
+            return replace(results[-1], name="stream", cure=cure)
+        is_archived = answer.json.get("ArchivedAt") is not None
+        kind = str(answer.json.get("MessageStreamType", ""))
+        detail = f"{stream}, archived" if is_archived else f"{stream}, {kind}"
+        return CheckResult(
+            "stream",
+            is_good=not is_archived and kind != "Inbound",
+            detail=detail,
+            cure="name an outbound stream that is not archived in message_stream",
+        )
 
 
 def read_messages(messages: list[Any], wanted: LookUp) -> Mapping[int, Finding]:

@@ -13,19 +13,22 @@ from pydantic import SecretStr, ValidationError
 from emailerctl.errors import ConfigurationError
 from emailerctl.models.clock import Clock, to_ms
 from emailerctl.providers.base import Abilities, Provider, Reports
+from emailerctl.providers.brevo import Brevo, BrevoReports, BrevoSettings
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.http import HttpNextHop, HttpSettings
 from emailerctl.providers.mailgun import Mailgun, MailgunReports, MailgunSettings
+from emailerctl.providers.mailjet import Mailjet, MailjetReports, MailjetSettings
 from emailerctl.providers.postmark import Postmark, PostmarkReports, PostmarkSettings
 from emailerctl.providers.resend import Resend, ResendReports, ResendSettings
 from emailerctl.providers.sandbox import Sandbox, SandboxSettings
 from emailerctl.providers.sendgrid import SendGrid, SendGridReports, SendGridSettings
 from emailerctl.providers.ses import Ses, SesReports, SesSettings
 from emailerctl.providers.smtp import Smtp, SmtpSettings
+from emailerctl.providers.sparkpost import SparkPost, SparkPostReports, SparkPostSettings
 from emailerctl.settings import Section
 
 # Kinds of the contract that later versions bring.
-NOT_YET = frozenset({"brevo", "sparkpost", "mailjet"})
+NOT_YET: frozenset[str] = frozenset()
 
 _PRE_MARK_MS = (
     300_000  # everything before the mark, unless the adapter's settings say otherwise
@@ -110,6 +113,9 @@ KINDS: Mapping[str, Kind] = {
     "sandbox": Kind(SandboxSettings, _build_sandbox),
     "mailgun": _over_http(Mailgun, MailgunSettings, MailgunReports),
     "postmark": _over_http(Postmark, PostmarkSettings, PostmarkReports),
+    "brevo": _over_http(Brevo, BrevoSettings, BrevoReports),
+    "sparkpost": _over_http(SparkPost, SparkPostSettings, SparkPostReports),
+    "mailjet": _over_http(Mailjet, MailjetSettings, MailjetReports),
     "resend": _over_http(Resend, ResendSettings, ResendReports),
     "sendgrid": _over_http(SendGrid, SendGridSettings, SendGridReports),
     "ses": _over_http(Ses, SesSettings, SesReports),

@@ -16,7 +16,14 @@ from typing import Literal
 from emailerctl.models.event import COMPLAINT_REPORTED
 from emailerctl.models.lifecycle import Cause
 from emailerctl.models.outcome import Kind, Outcome, Party, Phase
-from emailerctl.providers.base import CheckResult, Mark, MarkRefused, Outgoing, Sending
+from emailerctl.providers.base import (
+    CheckResult,
+    Mark,
+    MarkRefused,
+    Outgoing,
+    Planned,
+    Sending,
+)
 from emailerctl.providers.hop_settings import HopSettings
 
 # 1 settings
@@ -88,6 +95,16 @@ class Sandbox:
         reported = {n: _REPORTS[wish] for n, wish in wishes.items() if wish in _REPORTS}
         return Sending(
             outcomes=outcomes, reported=reported, dialogue="* sandbox: nothing was sent"
+        )
+
+    def plan(self, outgoing: Outgoing) -> Planned:
+        """Say how it would answer: nothing is asked of anybody."""
+        answers = [f"{r.address}: {classify(r.address).reply}" for r in outgoing.recipients]
+        return Planned(
+            target="nothing leaves this host",
+            head=tuple(answers),
+            size_bytes=len(outgoing.raw),
+            traps=("the sandbox sends nothing to anybody",),
         )
 
     async def check(self) -> list[CheckResult]:

@@ -27,7 +27,7 @@ from emailerctl.models.clock import Clock
 from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.models.text import shorten
-from emailerctl.providers.base import CheckResult, Mark, Outgoing, Sending
+from emailerctl.providers.base import CheckResult, Mark, Outgoing, Planned, Sending
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.smtp_connect import Auth, Door, NotOpened, Opened, Tls, open_session
 from emailerctl.providers.smtp_pool import Pool, Taken
@@ -466,8 +466,36 @@ class Smtp:
             outcomes[n] = outcome
         return Sending(outcomes=outcomes, dialogue=str(dialogue))
 
+    def plan(self, outgoing: Outgoing) -> Planned:
+        """Say what an attempt would ask of a server that offers all it needs."""
+        settings = self._settings
+        request = build_request(settings, outgoing, _EVERYTHING)
+        refusals = [outcome.reply for outcome in request.refused.values()]
+        if request.envelope is None:
+            return Planned(refusal="; ".join(dict.fromkeys(refusals)))
+        envelope = request.envelope
+        traps = [f"refused beforehand: {reply}" for reply in refusals]
+        if "BODY=8BITMIME" in envelope.mail:
+            traps.append("it has 8-bit content: a server without 8BITMIME does not get it")
+        if "SMTPUTF8" in envelope.mail:
+            traps.append("it needs SMTPUTF8: a server without that does not get it")
+        if settings.tls is Tls.OPPORTUNISTIC:
+            traps.append("TLS is opportunistic: whoever is in between can read it")
+        elif settings.tls is Tls.NONE and not _is_loopback(settings.host):
+            traps.append("there is no TLS: whoever is in between can read it")
+        elif not settings.tls_verify:
+            traps.append("tls_verify = false: whoever is in between can read it")
+        auth = f"AUTH as {settings.username}" if settings.username else "no AUTH"
+        return Planned(
+            target=f"smtp {settings.host}:{settings.effective_port} ({settings.tls}, {auth})",
+            head=(envelope.mail, *envelope.rcpts.values(), "DATA"),
+            body=_show_content(outgoing.raw),
+            size_bytes=len(outgoing.raw),
+            traps=tuple(traps),
+        )
+
     async def check(self) -> list[CheckResult]:
-        """Connect, EHLO, TLS, AUTH, NOOP, QUIT."""
+        """Connect, EHLO, TLS, AUTH, what it announces, NOOP, QUIT."""
         seconds = self._settings.greeting_timeout.total_seconds()
         try:
             opened = await self._open(seconds)
@@ -480,6 +508,9 @@ class Smtp:
             ]
         results = [CheckResult(s.stage, is_good=True, detail=s.detail) for s in opened.steps]
         session = opened.session
+        results.append(
+            CheckResult("limits", is_good=True, detail=_show_extensions(session.extensions))
+        )
         session.write(b"NOOP\r\n")
         for name, answer in (
             ("noop", await session.reply(seconds, "NOOP")),
@@ -545,6 +576,27 @@ def _build_door(name: str, settings: SmtpSettings) -> Door:
         connect=settings.connect_timeout.total_seconds(),
         greeting=settings.greeting_timeout.total_seconds(),
     )
+
+
+# What a message may need of a server (`plan`).
+_EVERYTHING: Mapping[str, str] = {"size": "", "8bitmime": "", "smtputf8": ""}
+_SHOWN = 4000
+
+
+def _show_content(raw: bytes) -> str:
+    text = raw.decode("utf-8", "replace").replace("\r\n", "\n")
+    more = len(text) - _SHOWN
+    return text if more <= 0 else f"{text[:_SHOWN]}\n… {more} characters more"
+
+
+def _show_extensions(extensions: Mapping[str, str]) -> str:
+    """Say what the server announced of what matters here."""
+    size = extensions.get("size", "")
+    most = f"at most {size} bytes" if size.isdecimal() and int(size) else "no size announced"
+    has = [
+        name.upper() for name in ("pipelining", "8bitmime", "smtputf8") if name in extensions
+    ]
+    return ", ".join([most, *has])
 
 
 def _find_hostname() -> str:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from emailerctl.errors import Fault
+from emailerctl.models.doorbell import ForeignMessage, QueueReport, Silent
 from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
 from emailerctl.models.message import (
@@ -112,12 +113,17 @@ class Due:
         has_suspects: messages that lost a lease wait to be claimed alone.
         next_ms: the earliest moment after now at which more falls due; None where none does.
         is_paused: the queue is paused.
+        waiting: of those that were asked for, due and free, for whom there is no room now.
+        stale: how many of those are finished, leased or not due; `unknown`: no message at all.
     """
 
     message_ids: tuple[int, ...] = ()
     has_suspects: bool = False
     next_ms: int | None = None
     is_paused: bool = False
+    waiting: tuple[int, ...] = ()
+    stale: int = 0
+    unknown: int = 0
 
 
 class IdTaken(Exception):
@@ -534,12 +540,56 @@ class Store(Protocol):
         now_ms: int,
         is_idle: bool,
         probing: Collection[str] = (),
+        among: Sequence[int] | None = None,
     ) -> Due:
         """Return ids of due, free messages: at most *rooms[hop]* for each next hop.
 
         A message that lost its lease is returned only when *is_idle*, and then alone.  Of the
-        next hops in *probing* those come first whose policy is `resend` (F-CO-07).
+        next hops in *probing* those come first whose policy is `resend` (F-CO-07).  With
+        *among*, only those of these ids, in their order, apart from suspects and probes.
         """
+        ...
+
+    async def find_silent(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        priorities: Collection[Priority],
+        now_ms: int,
+        lost_before_ms: int,
+        limit: int,
+    ) -> list[Silent]:
+        """Return due, free messages that no doorbell will announce any more.
+
+        Those that were never rung since they fell due, or were before *lost_before_ms*: what
+        was rung by then has come, or is lost.  Nothing during a pause, and no suspects.
+        """
+        ...
+
+    async def note_rung(
+        self, message_ids: Collection[int], *, now_ms: int, lost_before_ms: int
+    ) -> list[int]:
+        """Note that those are rung now, and return them, less what another process has rung."""
+        ...
+
+    async def park(self, foreign: ForeignMessage, *, most: int) -> bool:
+        """Keep a foreign message; False where there are *most* already."""
+        ...
+
+    async def list_foreign(self, *, cursor: str | None, limit: int) -> Page[ForeignMessage]:
+        """Return foreign messages, newest first."""
+        ...
+
+    async def end_foreign(self, foreign_ids: Collection[int]) -> int:
+        """Remove foreign messages; return how many there were."""
+        ...
+
+    async def report_queue(self, report: QueueReport, *, now_ms: int, kept_ms: int) -> None:
+        """Leave a process's report about its broker; those older than *kept_ms* go."""
+        ...
+
+    async def list_queue_reports(self) -> list[tuple[int, QueueReport]]:
+        """Return the reports of all processes, with their moments."""
         ...
 
     async def claim(

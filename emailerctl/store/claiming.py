@@ -25,6 +25,7 @@ from emailerctl.store.base import (
     Due,
     Pause,
 )
+from emailerctl.store.doorbells import find_among
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
     EXPIRE,
@@ -61,6 +62,7 @@ def find_due(
     *,
     is_idle: bool,
     probing: Collection[str] = (),
+    among: Sequence[int] | None = None,
 ) -> Due:
     """Return what is due; a suspect only when idle, and then alone."""
     if find_pause(tx, now_ms) is not None:
@@ -71,6 +73,16 @@ def find_due(
     found: list[int] = []
     for next_hop in probing:
         found += _find_probes(tx, next_hop, rooms.get(next_hop, 0), now_ms)
+    if among is not None:
+        others = {name: room for name, room in rooms.items() if name not in probing}
+        known = find_among(tx, among, others, now_ms)
+        return Due(
+            message_ids=(*found, *known.found),
+            has_suspects=suspect is not None,
+            waiting=tuple(known.waiting),
+            stale=known.stale,
+            unknown=known.unknown,
+        )
     for priority in Priority:
         for next_hop, room in rooms.items():
             if room <= 0 or next_hop in probing:

@@ -385,6 +385,34 @@ def _inbox(db: Database) -> None:
             db.execute(statement)
 
 
+_DOORBELLS = """
+ALTER TABLE work ADD COLUMN rung_at INTEGER;
+
+CREATE TABLE foreign_messages (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    url TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE queue_reports (
+    reporter TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    report TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+"""
+
+
+@_MIGRATIONS(name="0005_doorbells")
+def _doorbells(db: Database) -> None:
+    """Note when a message's doorbell was rung; keep foreign messages and brokers' reports."""
+    for statement in _DOORBELLS.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
 def migrate(path: Path) -> list[Step]:
     """Create the store if there is none, apply what is pending, and return all steps.
 

@@ -10,10 +10,11 @@ from random import Random
 from typing import cast
 
 from emailerctl.models.clock import to_text
+from emailerctl.models.doorbell import ForeignMessage, QueueReport, Silent
 from emailerctl.models.event import Event
 from emailerctl.models.ids import build_lease_token
 from emailerctl.models.lifecycle import Cause, State, WaitingFor
-from emailerctl.models.message import MessageView, NewMessage, Receipt
+from emailerctl.models.message import MessageView, NewMessage, Priority, Receipt
 from emailerctl.models.page import EventFilter, MessageFilter, Page
 from emailerctl.store import (
     accepting,
@@ -21,6 +22,7 @@ from emailerctl.store import (
     auditing,
     claiming,
     delivering,
+    doorbells,
     fencing,
     inbox,
     keeping,
@@ -107,11 +109,61 @@ class SqlStore:
         now_ms: int,
         is_idle: bool,
         probing: Collection[str] = (),
+        among: Sequence[int] | None = None,
     ) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
-            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle, probing=probing)
+            lambda tx: claiming.find_due(
+                tx, rooms, now_ms, is_idle=is_idle, probing=probing, among=among
+            )
         )
+
+    async def find_silent(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        priorities: Collection[Priority],
+        now_ms: int,
+        lost_before_ms: int,
+        limit: int,
+    ) -> list[Silent]:
+        """Return due, free messages that no doorbell will announce any more."""
+
+        def work(tx: Tx) -> list[Silent]:
+            if claiming.find_pause(tx, now_ms) is not None:
+                return []
+            return doorbells.find_silent(tx, rooms, priorities, now_ms, lost_before_ms, limit)
+
+        return await self.driver.read(work)
+
+    async def note_rung(
+        self, message_ids: Collection[int], *, now_ms: int, lost_before_ms: int
+    ) -> list[int]:
+        """Note that those are rung now, and return them."""
+        return await self.driver.write(
+            lambda tx: doorbells.note_rung(tx, message_ids, now_ms, lost_before_ms)
+        )
+
+    async def park(self, foreign: ForeignMessage, *, most: int) -> bool:
+        """Keep a foreign message; False where there are *most* already."""
+        return await self.driver.write(lambda tx: doorbells.park(tx, foreign, most))
+
+    async def list_foreign(self, *, cursor: str | None, limit: int) -> Page[ForeignMessage]:
+        """Return foreign messages, newest first."""
+        return await self.driver.read(lambda tx: doorbells.list_foreign(tx, cursor, limit))
+
+    async def end_foreign(self, foreign_ids: Collection[int]) -> int:
+        """Remove foreign messages; return how many there were."""
+        params = {"ids": to_json(list(foreign_ids)) or "[]"}
+        return await self.driver.write(lambda tx: tx.run(sql.END_FOREIGN, params))
+
+    async def report_queue(self, report: QueueReport, *, now_ms: int, kept_ms: int) -> None:
+        """Leave a process's report about its broker."""
+        await self.driver.write(lambda tx: doorbells.report_queue(tx, report, now_ms, kept_ms))
+
+    async def list_queue_reports(self) -> list[tuple[int, QueueReport]]:
+        """Return every process's report, with its moment."""
+        return await self.driver.read(doorbells.list_queue_reports)
 
     async def claim(
         self, message_ids: Collection[int], *, consumer_id: int, now_ms: int

@@ -53,8 +53,8 @@ ADD_RECIPIENT = """
 """
 
 ADD_WORK = """
-    INSERT INTO work (message_id, next_hop, priority, due_at, waiting_for, age_from)
-    VALUES (:message_id, :next_hop, :priority, :due_at, :waiting_for, :age_from)
+    INSERT INTO work (message_id, next_hop, priority, due_at, waiting_for, age_from, rung_at)
+    VALUES (:message_id, :next_hop, :priority, :due_at, :waiting_for, :age_from, :rung_at)
 """
 
 ADD_EVENT = """
@@ -113,6 +113,64 @@ NEXT_DUE = """
        AND next_hop = :next_hop AND priority = :priority AND due_at > :now
      ORDER BY due_at LIMIT 1
 """
+
+# What is known of messages whose doorbells came.
+AMONG = """
+    SELECT message_id, next_hop,
+           lease_token IS NULL AND is_alone = 0 AND due_at <= :now AS is_due
+      FROM work WHERE message_id IN (SELECT value FROM json_each(:ids))
+"""
+
+EXISTING = "SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(:ids))"
+
+# A doorbell counts if it was rung after its message fell due and may still be on its way: the
+# broker has not handed out one that was rung later.  From the future: the clock jumped back.
+_NEEDS_RINGING = """(rung_at IS NULL OR rung_at < due_at OR rung_at <= :lost_before
+                     OR rung_at > :now + 1000)"""
+
+SILENT = f"""
+    SELECT message_id, due_at, rung_at IS NOT NULL AND rung_at >= due_at AS is_lost FROM work
+     WHERE lease_token IS NULL AND is_alone = 0
+       AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+       AND {_NEEDS_RINGING}
+     ORDER BY due_at LIMIT :limit
+"""
+
+NOTE_RUNG = f"""
+    UPDATE work SET rung_at = :now
+     WHERE message_id IN (SELECT value FROM json_each(:ids))
+       AND lease_token IS NULL AND due_at <= :now AND {_NEEDS_RINGING}
+ RETURNING message_id
+"""
+
+PARK = """
+    INSERT INTO foreign_messages (at, topic, url, reason, body)
+    SELECT :at, :topic, :url, :reason, :body
+     WHERE (SELECT count(*) FROM foreign_messages) < :most
+"""
+
+FOREIGN = """
+    SELECT id, at, topic, url, reason, body FROM foreign_messages
+     WHERE id < :before_id ORDER BY id DESC LIMIT :limit
+"""
+
+FOREIGN_COUNT = "SELECT count(*) FROM foreign_messages"
+
+END_FOREIGN = "DELETE FROM foreign_messages WHERE id IN (SELECT value FROM json_each(:ids))"
+
+OLD_FOREIGN = """
+    DELETE FROM foreign_messages
+     WHERE id IN (SELECT id FROM foreign_messages WHERE at < :before ORDER BY id LIMIT :limit)
+"""
+
+REPORT_QUEUE = """
+    INSERT INTO queue_reports (reporter, at, report) VALUES (:reporter, :at, :report)
+        ON CONFLICT (reporter) DO UPDATE SET at = excluded.at, report = excluded.report
+"""
+
+QUEUE_REPORTS = "SELECT reporter, at, report FROM queue_reports ORDER BY reporter"
+
+OLD_REPORTS = "DELETE FROM queue_reports WHERE at < :before"
 
 SUSPECTS = """
     SELECT message_id FROM work

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from emailerctl.queues.base import Queue, Ticket
+from emailerctl.queues.base import Look, Queue, Ticket
 from emailerctl.queues.bell import Bell, Listener
-from emailerctl.queues.embedded import EmbeddedQueue, Look
+from emailerctl.queues.embedded import EmbeddedQueue
 from tests.desk import Desk, until
 
 SOON = timedelta(milliseconds=50)

@@ -915,6 +915,7 @@ async def test_a_check_says_what_works(start_smtpd: Start) -> None:
         ("connect", True),
         ("ehlo", True),
         ("auth", True),
+        ("limits", True),
         ("noop", True),
         ("quit", True),
     ]

@@ -224,10 +224,7 @@ def test_the_command_lines_own_variables_are_no_settings() -> None:
     ("text", "said"),
     [
         ('[queue]\nkind = "nats"', 'emailer.toml:2: queue.kind: "nats" is not in this version'),
-        (
-            '[queue.forestmq.topics]\n"email.send" = "x"',
-            "[queue.forestmq]: not in this",
-        ),
+        ("[queue.nats]\nx = 1", "[queue.nats]: not in this"),
         ('[store]\nurl = "postgresql://h/d"', "PostgreSQL is not in this version"),
     ],
 )
@@ -266,7 +263,7 @@ def test_what_this_version_lacks_is_refused_by_name(text: str, said: str) -> Non
         ('[retry]\nschedule = ["0s"]', "has a wait of 0s"),
         ('[store]\nurl = "/var/lib/x.db"', "store.url: "),
         ('[store]\nurl = "sqlite:///"', "is no store"),
-        ('[queue]\nkind = "rabbit"', '"rabbit" is no kind of queue; write "embedded"'),
+        ('[queue]\nkind = "rabbit"', '"rabbit" is no kind of queue; write "embedded" or "fo'),
         ('[defaults]\non_unknown = "maybe"', "should be 'ask' or 'resend'"),
         ('[defaults]\nfrom = "nobody"', 'defaults.from: "nobody" is not an address'),
         ('[defaults]\nenvelope_sender = "a@b\\r\\nc"', "a line break"),
@@ -700,6 +697,77 @@ def test_a_bad_setting_of_a_table_within_a_table(text: str, said: str) -> None:
     assert SECRET not in line
 
 
+FORESTMQ = """
+[queue]
+kind = "forestmq"
+[queue.forestmq.topics]
+"email.send" = "http://127.0.0.1:8005"
+"email.bulk" = "http://localhost:8006"
+[queue.forestmq.priorities]
+low = "email.bulk"
+[queue.forestmq.weights]
+"email.send" = 4
+"""
+
+
+def test_a_queue_by_way_of_forestmq() -> None:
+    file = write(FORESTMQ)
+
+    found = load(file, environ={"EMAILER_QUEUE__FORESTMQ__HIGH_WATER": "100"}).queue
+
+    assert found.kind == "forestmq"
+    assert list(found.forestmq.topics) == ["email.send", "email.bulk"]
+    assert found.forestmq.priorities == {"low": "email.bulk"}
+    assert found.forestmq.weights == {"email.send": 4}
+    assert found.forestmq.high_water == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", 'kind "forestmq" needs a topic: in [queue.forestmq.topics] write'),
+        ('topics."email.send" = "http://forestmq:8005"', "is plain http to another host"),
+        ('topics."Send!" = "http://127.0.0.1:8005"', '"Send!" is no topic'),
+        ('topics.a = "127.0.0.1:8005"', "topics.a is no http(s) URL"),
+        ('topics.a = "http://127.0.0.1:1"\npriorities.lo = "a"', "there are high, normal"),
+        ('topics.a = "http://127.0.0.1:1"\npriorities.low = "b"', "there is no topic"),
+        ('topics.a = "http://127.0.0.1:1"\nweights.b = 1', "there is no topic"),
+        ('topics.a = "http://127.0.0.1:1"\nweights.a = -1', "-1 is no weight"),
+        ('topics.a = "http://127.0.0.1:1"\nfallback = "1s"', "did you mean queue."),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_of_forestmq(text: str, said: str) -> None:
+    lines = refused(f'[queue]\nkind = "forestmq"\n[queue.forestmq]\n{text}')
+
+    assert any(said in line for line in lines)
+    assert all(line.startswith("emailer.toml:") for line in lines)
+
+
+def test_plain_http_to_another_host_is_allowed_by_a_setting() -> None:
+    text = 'allow_http = true\ntopics.a = "http://forestmq:8005"'
+
+    found = load(write(f'[queue]\nkind = "forestmq"\n[queue.forestmq]\n{text}'), environ={})
+
+    assert found.queue.forestmq.topics == {"a": "http://forestmq:8005"}
+
+
 def test_a_table_within_a_table_is_no_value() -> None:
     assert "this is a table: [ingest.forestmq]" in refused("[ingest]\nforestmq = 1")[0]
     assert "did you mean" in refused("[ingest.forestmw]\nallow_unsigned = true")[0]
+
+
+def test_doorbells_and_jobs_do_not_share_a_forestmq() -> None:
+    """Each taker would take what is the other's: there are no topics in it."""
+    text = """
+[queue]
+kind = "{kind}"
+[queue.forestmq.topics]
+"email.send" = "http://127.0.0.1:8005"
+[ingest.forestmq.topics]
+"email.job" = "http://127.0.0.1:8005/"
+"""
+    (line,) = refused(text.format(kind="forestmq"))
+
+    assert line.startswith("emailer.toml:7: ingest.forestmq.topics.email.job: shares ")
+    assert "start a second one for jobs" in line
+    assert load(write(text.format(kind="embedded")), environ={})

@@ -91,6 +91,7 @@ class Dialect:
         refused: the answer to what is for good not taken, about the message.
         denied: the answer to wrong credentials.
         ask: the answer to everything else (look-ups, checks), from the journal.
+        repeated: the answer to a key that was used; None: the first answer again.
     """
 
     settings: Mapping[str, Any]
@@ -101,6 +102,7 @@ class Dialect:
     refused: Reply
     denied: Reply
     ask: Callable[[Asked, list[dict[str, Any]]], Reply]
+    repeated: Reply | None = None
 
 
 def has_basic_auth(asked: Asked, user: str, password: str) -> bool:

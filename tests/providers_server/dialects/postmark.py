@@ -1,4 +1,4 @@
-"""Postmark: POST /email, GET /messages/outbound, GET /server."""
+"""Postmark: POST /email, GET /messages/outbound, /server, /message-streams/outbound."""
 
 from typing import Any
 
@@ -31,6 +31,8 @@ def accept(sent: Sent, number: int) -> Reply:
 
 
 def ask(asked: Asked, journal: list[dict[str, Any]]) -> Reply:
+    if asked.path == "/message-streams/outbound":
+        return Reply(200, {"ID": "outbound", "MessageStreamType": "Transactional"})
     if asked.path == "/server":
         return Reply(200, {"ID": 1, "Name": "fake", "DeliveryType": "Live"})
     if asked.path != "/messages/outbound" or not {"count", "offset"} <= asked.query.keys():
