@@ -23,6 +23,7 @@ from emailerctl.models.lifecycle import State
 from emailerctl.models.page import MessageFilter
 from emailerctl.publish import Published, publish_async
 from emailerctl.queues.forestmq_client import MOST_BYTES, ForestMqClient
+from emailerctl.store import sqlite
 from emailerctl.store.base import InboxFilter, InboxJob
 from tests.corpora import json_documents, naughty_strings
 from tests.forestmq.fixture import ForestMq, StartForestMq
@@ -295,6 +296,26 @@ async def test_a_full_inbox_stops_the_taking_and_loses_nothing(
     assert len(await jobs.messages()) + len(waiting) + left == 60
     assert left > 0
     jobs.world.end()
+
+
+async def test_what_was_taken_is_kept_however_long_the_store_is_busy(jobs: Jobs) -> None:
+    """It is in no other place any more: its commit is tried until it works."""
+    consumer = await jobs.world.start_consumer()
+    blocker = sqlite.connect(jobs.world.app.settings.store.path)
+    blocker.execute("BEGIN IMMEDIATE")
+    try:
+        await publish_async(jobs.fields(1), url=jobs.server.url, key=SHOP, job_id="job-1")
+        await consumer.until_line("job.not_kept_yet")
+        assert jobs.server.stats()["length"] == 0
+    finally:
+        blocker.execute("ROLLBACK")
+        blocker.close()
+
+    async def is_known() -> Any:
+        return await jobs.find("job-1")
+
+    status = await eventually(is_known, within=20, saying=jobs.world.tell)
+    assert status["state"] == "accepted"
 
 
 async def test_a_stop_loses_no_job(jobs: Jobs) -> None:
