@@ -104,7 +104,7 @@ class QueueCounts:
         held_back: not rung, since enough is queued already.
         taken: messages taken out; `empty`: takes that found nothing.
         take_failed: takes without a readable answer; a doorbell may be lost with each.
-        lost: doorbells that were rung, never came, and were rung again.
+        lost: doorbells that were rung and never came; made up for by the sweep.
         direct: messages claimed without a doorbell, since none had come in time.
         repeated: doorbells that came while the same one was waiting.
         stale: for messages that are finished, not due, or somebody else's by now.

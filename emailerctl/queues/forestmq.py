@@ -162,7 +162,7 @@ class ForestMqQueue:
         self._limit = limit
         give_up_ms = self._clock.boot_ms() + to_ms(wait)
         self._notice_fallback()
-        if self._is_fresh or self._is_barred or self._is_falling_back:
+        if self._is_barred or self._is_falling_back:
             tickets = await self._look(limit)
             if tickets:
                 return tickets
@@ -244,8 +244,9 @@ class ForestMqQueue:
             if self._is_fresh:
                 first_ms = boot_ms if first_ms is None else first_ms
                 until_ms = first_ms + _GATHER_MS
-                is_all = all(source.is_quiet for source in self._sources.values())
-                if is_all or sum(map(len, self._bells.values())) >= limit:
+                # Not while another topic may still come from behind one that is full.
+                is_full = all(len(bells) >= limit for bells in self._bells.values())
+                if is_full or all(source.is_quiet for source in self._sources.values()):
                     return
             if boot_ms >= until_ms:
                 return
@@ -444,14 +445,12 @@ class ForestMqQueue:
             priorities, lost_before_ms=lost_before_ms, limit=_SWEEP_AT_ONCE
         )
         bells = self._bells[topic]
-        late = [
-            one.message_id
-            for one in silent
-            if now_ms - one.due_ms >= _LATE_MS and one.message_id not in bells
-        ]
-        for message_id in late[: max(self._limit - len(bells), 0)]:
+        silent = [one for one in silent if one.message_id not in bells]
+        late = [one for one in silent if now_ms - one.due_ms >= _LATE_MS]
+        for one in late[: max(self._limit - len(bells), 0)]:
             self._counts.direct += 1
-            self._add(topic, message_id)
+            self._counts.lost += one.is_lost
+            self._add(topic, one.message_id)
         to_ring = {one.message_id: one.is_lost for one in silent if one.message_id not in bells}
         if to_ring:
             noted = await self._ledger.note_rung(

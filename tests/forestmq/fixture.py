@@ -70,8 +70,8 @@ class ForestMq:
 
     def stats(self) -> dict[str, int]:
         """Return what happened so far, and the length of the queue."""
-        counts = {"deaths": 0, "put": 0, "taken": 0, "lost": 0, "dropped": 0, "asked": 0}
-        return counts | self.tell(do="stats")
+        names = ("deaths", "put", "taken", "lost", "dropped", "asked", "connections")
+        return dict.fromkeys(names, 0) | self.tell(do="stats")
 
     def log(self) -> str:
         """Return what the real one would have printed."""

@@ -428,7 +428,7 @@ async def create_world(
     world = World(folder, hops, overrides)
     settings = load(world.config, environ={})
     migrations.migrate(settings.store.path)
-    async with wiring.open_app(settings) as app:
+    async with wiring.open_app(settings, announces=True) as app:
         world.app = app
         try:
             yield world
