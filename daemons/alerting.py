@@ -104,7 +104,7 @@ class Alerting:
             has_seen_life=self._has_seen_life,
             next_hops=[hop for hop in hops if hop.name in app.tables],
             breakers=breakers,
-            chains=[app.routing.default],
+            chains=app.routing.chains,
             is_storage_low=app.is_storage_low(),
             clock_calm_ms=self._clock_watch.find_calm_ms(),
             clock_jumped_ms=self._clock_watch.jumped_ms,

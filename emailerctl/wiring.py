@@ -20,7 +20,7 @@ from emailerctl.core.hop_view import HopFacts
 from emailerctl.core.ingest import Ingest, IngestRules
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
-from emailerctl.core.route import SANDBOX, Routing
+from emailerctl.core.route import SANDBOX, Routing, Rule
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
@@ -29,6 +29,7 @@ from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.doorbell import SourceStatus
 from emailerctl.models.event import Event
 from emailerctl.models.job import Key
+from emailerctl.models.message import Priority
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities, CheckResult, Reports
 from emailerctl.providers.hop_settings import HopSettings
@@ -204,7 +205,7 @@ async def open_app(
         on_fatal=on_fatal,
     )
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
-    routing = Routing(tuple(settings.routing.default), frozenset(tables))
+    routing = _build_routing(settings, frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
     announcer = _build_announcer(settings, clock, chance) if announces else None
     unsubscribing = Unsubscribing(
@@ -422,6 +423,26 @@ async def fence_store(settings: Settings, path: Path, *, data: Mapping[str, obje
 def describe_library() -> tuple[str, bool]:
     """Return the SQLite version in use, and whether it is free of the WAL-reset bug."""
     return ".".join(map(str, sqlite.library_version())), sqlite.is_library_safe()
+
+
+def _build_routing(settings: Settings, names: frozenset[str]) -> Routing:
+    rules = [
+        Rule(
+            number=number,
+            name=rule.name,
+            chain=rule.chain,
+            tags=frozenset(rule.tag or ()),
+            templates=frozenset(rule.template or ()),
+            from_domains=frozenset(rule.from_domain or ()),
+            recipient_domains=frozenset(rule.recipient_domain or ()),
+            priorities=frozenset(Priority[name.upper()] for name in rule.priority or ()),
+            tokens=frozenset(rule.token or ()),
+            services=frozenset(rule.service or ()),
+            percent=100 if rule.percent is None else rule.percent,
+        )
+        for number, rule in enumerate(settings.routing.rules, 1)
+    ]
+    return Routing(tuple(settings.routing.default), names, tuple(rules))
 
 
 def _build_policy(settings: Settings) -> RetryPolicy:

@@ -17,6 +17,7 @@ from emailerctl.models.page import MessageFilter, Page
 from emailerctl.store.base import OrderResult, Verb
 
 if TYPE_CHECKING:
+    from emailerctl.core.route import Route
     from emailerctl.wiring import App
 
 app = Typer(help="Messages: list, show, cancel, hold, release.")
@@ -137,17 +138,19 @@ def show(
     Example: emailerctl show 1C6K9Q
     """
     from emailerctl.core import operate
+    from emailerctl.core.route import build_facts, explain_route
 
-    async def work(opened: "App") -> tuple[MessageView, bytes | None, int]:
+    async def work(opened: "App") -> tuple[MessageView, "Route", bytes | None, int]:
         store = opened.store
         message_id = await operate.resolve_id(store, message, service=None)
         view = await store.find_message(message_id)
         if view is None:
             raise NotFound(f"there is no message {message}")
         octets = await store.load_raw(message_id) if raw else None
-        return view, octets, opened.clock.now_ms()
+        route = explain_route(opened.routing, build_facts(view))
+        return view, route, octets, opened.clock.now_ms()
 
-    view, octets, now_ms = session.run(ctx, work)
+    view, route, octets, now_ms = session.run(ctx, work)
     if raw:
         if octets is None:
             raise NotFound(
@@ -156,7 +159,7 @@ def show(
             )
         output.write_raw(octets)
     elif output.form() is Form.TABLE:
-        write_message(view, now_ms, has_dialogue=dialogue)
+        write_message(view, now_ms, route=route, has_dialogue=dialogue)
     else:
         output.result("", shapes.message_shape(view))
 
@@ -164,8 +167,14 @@ def show(
 app.command("show")(show)
 
 
-def write_message(view: MessageView, now_ms: int, *, has_dialogue: bool = False) -> None:
-    """Write all about a message, for people."""
+def write_message(
+    view: MessageView,
+    now_ms: int,
+    *,
+    route: "Route | None" = None,
+    has_dialogue: bool = False,
+) -> None:
+    """Write all about a message, for people; *route* is where it goes if it goes now."""
     public = to_public(MESSAGE, view.message_id)
     kind = "   test" if view.is_test else ""
     output.write_painted(
@@ -183,6 +192,7 @@ def write_message(view: MessageView, now_ms: int, *, has_dialogue: bool = False)
         ("expires", _at(view.expires_ms, now_ms)),
         ("if in doubt", view.on_unknown),
         ("provider", view.provider),
+        ("next hops", _describe_route(route) if view.state is State.QUEUED else ""),
         ("tags", ", ".join(view.tags)),
         ("metadata", ", ".join(f"{key}={value}" for key, value in view.metadata.items())),
         (
@@ -201,6 +211,12 @@ def write_message(view: MessageView, now_ms: int, *, has_dialogue: bool = False)
         _write_attempt(attempt, view, has_dialogue=has_dialogue)
     if view.state is State.UNKNOWN:
         output.note(f"it may or may not have gone out: emailerctl unknown show {public}")
+
+
+def _describe_route(route: "Route | None") -> str:
+    if route is None:
+        return ""
+    return f"{', then '.join(route.chain) or 'none that there is'} ({route.reason})"
 
 
 def _write_recipient(recipient: RecipientView, now_ms: int) -> None:
@@ -232,6 +248,7 @@ def _write_attempt(attempt: AttemptView, view: MessageView, *, has_dialogue: boo
             (f"  {attempt.n:<4}", "dim"),
             (f"{attempt.provider}  {attempt.outcome}", ""),
             (f" ({attempt.phase})  {to_text(attempt.started_ms)}{took}  {whom}", "dim"),
+            (f"  by {attempt.route}" if attempt.route else "", "dim"),
         ]
     )
     if attempt.reply:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from emailerctl.core.idempotency import check_key, differing_fields, fingerprint, hash_key
 from emailerctl.core.mime import build_raw
-from emailerctl.core.route import Routing, build_chain
+from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
 from emailerctl.core.submission import Limits, Submission, Times, parse_submission, plan_times
 from emailerctl.core.unsubscribe import ONE_CLICK, Subject, Unsubscribing
 from emailerctl.errors import (
@@ -87,13 +87,13 @@ class Prepared(NamedTuple):
     """A message ready to be stored, and what was found out on the way.
 
     Attributes:
-        chain: where it goes, and where after that.
+        route: where it goes, where after that, and why.
         notices: what of it which next hop can't carry.
     """
 
     message: NewMessage
     submission: Submission
-    chain: tuple[str, ...]
+    route: Route
     notices: tuple[Notice, ...]
 
 
@@ -169,7 +169,7 @@ class Acceptance:
                 return self._recognise(receipt, known)
             if self._announcer and message.waiting_for is WaitingFor.READY:
                 self._announcer.put([message.message_id], priority=message.priority)
-            warnings = (*self._warn(message, receipt, prepared.chain), *prepared.notices)
+            warnings = (*self._warn(message, receipt, prepared.route.chain), *prepared.notices)
             return receipt._replace(warnings=warnings) if warnings else receipt
 
     async def prepare(self, fields: Mapping[str, object], *, caller: Caller) -> Prepared:
@@ -184,12 +184,11 @@ class Acceptance:
         self, fields: Mapping[str, object], caller: Caller, now_ms: int, key: _Key
     ) -> Prepared:
         submission = self._parse(fields, caller, now_ms)
-        chain = self._choose_chain(submission, caller)
         times = plan_times(submission, now_ms)
         link_key = await self._load_link_key(submission)
-        message = self._build(submission, caller, chain, times, now_ms, key, link_key)
-        notices = tuple(self._find_incapable(submission, message, chain))
-        return Prepared(message, submission, chain, notices)
+        message, route = self._build(submission, caller, times, now_ms, key, link_key)
+        notices = tuple(self._find_incapable(submission, message, route.chain))
+        return Prepared(message, submission, route, notices)
 
     def _check_room(self) -> None:
         if self._is_storage_low():
@@ -225,8 +224,14 @@ class Acceptance:
         _check_limits(submission, caller)
         return submission
 
-    def _choose_chain(self, submission: Submission, caller: Caller) -> tuple[str, ...]:
-        """Return the chain of next hops.
+    def _choose_route(
+        self,
+        submission: Submission,
+        caller: Caller,
+        message_id: int,
+        recipients: tuple[NewRecipient, ...],
+    ) -> Route:
+        """Return the chain of next hops, and why it is that one.
 
         Raises:
             Invalid: the named provider does not exist, or nothing is set up to send with.
@@ -236,25 +241,38 @@ class Acceptance:
             known = ", ".join(sorted(routing.names)) or "none"
             detail = f"there is no provider {submission.provider!r}; known: {known}"
             raise Invalid([Fault("/provider", detail)])
-        chain = build_chain(routing, provider=submission.provider, is_test=caller.is_test)
-        if not chain:
+        facts = RouteFacts(
+            message_id=message_id,
+            header_from=submission.draft.header_from.address,
+            recipients=[recipient.address for recipient in recipients],
+            service=caller.service,
+            priority=submission.priority,
+            tags=submission.tags,
+            template=submission.template.name if submission.template else "",
+            token=caller.name if caller.token_id else "",
+            provider=submission.provider,
+            is_test=caller.is_test,
+        )
+        route = explain_route(routing, facts)
+        if not route.chain:
             raise Invalid(
                 [Fault("", "no next hop is set up: [routing] default names no provider")]
             )
-        return tuple(chain)
+        return route
 
     def _build(
         self,
         submission: Submission,
         caller: Caller,
-        chain: tuple[str, ...],
         times: Times,
         now_ms: int,
         key: _Key,
         link_key: bytes | None,
-    ) -> NewMessage:
+    ) -> tuple[NewMessage, Route]:
+        """Return the message and its route, which may depend on its id."""
         message_id = build_message_id(now_ms, self._rng)
         draft, recipients = self._redirect(submission)
+        route = self._choose_route(submission, caller, message_id, recipients)
         list_unsubscribe = submission.list_unsubscribe or ""
         if link_key is not None and self._unsubscribing is not None:
             subject = Subject(message_id, 1, caller.service, recipients[0].address)
@@ -270,7 +288,7 @@ class Acceptance:
             message_id_header=f"<{to_public(MESSAGE, message_id)}@{domain}>",
             date_ms=times.due_ms,
         )
-        return NewMessage(
+        message = NewMessage(
             message_id=message_id,
             service=caller.service,
             token_id=caller.token_id,
@@ -282,7 +300,8 @@ class Acceptance:
             priority=submission.priority,
             on_unknown=submission.on_unknown,
             provider=submission.provider,
-            next_hop=chain[0],
+            next_hop=route.chain[0],
+            route=route.reason,
             is_test=caller.is_test,
             envelope_sender=self._rules.envelope_sender or header_from,
             header_from=header_from,
@@ -299,6 +318,7 @@ class Acceptance:
             recipient_rate=caller.limits.recipient_rate,
             is_announced=self._announcer is not None,
         )
+        return message, route
 
     async def _load_link_key(self, submission: Submission) -> bytes | None:
         """Return the key of unsubscribe links where this message is to have one of ours."""

@@ -5,9 +5,7 @@ The adapter talks to it (`Provider.check`); what holds for all of them is added 
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
 
-from emailerctl.models.clock import duration_to_text
 from emailerctl.providers.base import Abilities, CheckResult, Provider, SpeaksTls
 from emailerctl.store.base import HopState, NextHop
 
@@ -73,21 +71,9 @@ def describe(abilities: Abilities) -> str:
 
 
 def describe_doubt(abilities: Abilities | None) -> str:
-    """Say how an attempt without an answer ends."""
-    ways = []
-    if abilities is not None and abilities.idempotency is not None:
-        window = _say(abilities.idempotency.window_ms)
-        ways.append(f"can be repeated with its key for {window}")
-    if abilities is not None and abilities.look_up_lag_ms is not None:
-        lag = _say(abilities.look_up_lag_ms)
-        ways.append(f'can be looked up, where a "no" counts after {lag}')
-    if not ways:
-        return "an attempt without an answer waits for an operator, or for the policy resend"
-    return f"an attempt without an answer {' and '.join(ways)}"
-
-
-def _say(duration_ms: int) -> str:
-    return duration_to_text(timedelta(milliseconds=duration_ms))
+    """Say how an attempt without an answer ends: over HTTP all kinds report, SMTP does not."""
+    waits_for = "a report, an operator" if abilities else "an operator"
+    return f"an attempt without an answer waits for {waits_for}, or for the policy resend"
 
 
 def _read_standing(hop: NextHop) -> CheckResult:

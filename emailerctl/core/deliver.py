@@ -15,7 +15,7 @@ from random import Random
 from typing import TypeVar
 
 from emailerctl.core.retry import RetryPolicy, decide
-from emailerctl.core.route import Routing, build_chain
+from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
 from emailerctl.core.standing import Bounds, Permit, Refusal, Standing
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
@@ -59,6 +59,7 @@ class Attempt:
     started_ms: int
     marked: frozenset[int] = field(default_factory=frozenset)
     is_mark_unwritten: bool = False
+    route: str = ""
 
     @property
     def is_marked(self) -> bool:
@@ -118,7 +119,7 @@ class Delivery:
         if self._is_expired(claim):
             await self._abandon(claim, Reason.EXPIRED)
             return None
-        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        chain = self._find_chain(attempt)
         admitted = await self._admit(claim, chain)
         if isinstance(admitted, Refusal) and not admitted.is_pace:
             await self._standing.refresh()  # who opened one has just made this message due
@@ -180,7 +181,7 @@ class Delivery:
 
     def _find_hop(self, claim: Claim) -> tuple[str, int] | None:
         """Return the next hop that would take it, and how long it must wait there (ms)."""
-        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        chain = find_route(self._routing, claim).chain
         for index in _go_round(claim, chain):
             wait_ms = self._standing.find_wait_ms(chain[index], claim)
             if wait_ms is not None:
@@ -218,6 +219,17 @@ class Delivery:
     def is_probing(self, name: str) -> bool:
         """Return whether a next hop is tried with a few messages."""
         return self._standing.is_probing(name)
+
+    def _find_chain(self, attempt: Attempt) -> tuple[str, ...]:
+        """Return the next hops of a claim, and note why it is these."""
+        route = find_route(self._routing, attempt.claim)
+        attempt.route = route.reason
+        return route.chain
+
+    def _find_end(self, chain: Sequence[str], index: int) -> int:
+        """Return where the chain ends: what is shut has not accepted, without an attempt."""
+        goes_on = self._standing.find_open(chain, index + 1) is not None
+        return len(chain) if goes_on else index + 1
 
     def _is_expired(self, claim: Claim) -> bool:
         expires_ms = claim.expires_ms
@@ -292,7 +304,7 @@ class Delivery:
         decision = decide(
             sending.outcomes,
             claim,
-            chain_length=len(chain),
+            chain_length=self._find_end(chain, index),
             chain_index=index,
             now_ms=now_ms,
             final_reply_ms=hop.final_reply_ms,
@@ -312,6 +324,7 @@ class Delivery:
             next_hop=chain[decision.chain_index],
             chain_index=decision.chain_index,
             schedule_step=decision.schedule_step,
+            route=attempt.route,
         )
         is_ours = await self._persist(lambda: self._store.settle(claim, result, now_ms=now_ms))
         if not is_ours and attempt.marked:
@@ -328,7 +341,7 @@ class Delivery:
             reply=f"internal error: {type(error).__name__}",
         )
         claim = attempt.claim
-        chain = build_chain(self._routing, provider=claim.provider, is_test=claim.is_test)
+        chain = self._find_chain(attempt)
         index = self._standing.find_open(chain, 0) or 0
         sending = Sending(outcomes={recipient.n: outcome for recipient in claim.recipients})
         await self._settle(attempt, self._hops[chain[index]], chain, index, sending)
@@ -445,6 +458,24 @@ def _go_round(claim: Claim, chain: Sequence[str]) -> Sequence[int]:
     """Return the places of a chain, beginning with the message's own."""
     start = min(claim.chain_index, len(chain))
     return (*range(start, len(chain)), *range(start))
+
+
+def find_route(routing: Routing, claim: Claim) -> Route:
+    """Return the route of a claimed message under the settings of today."""
+    addresses = [recipient.address for recipient in claim.recipients]
+    facts = RouteFacts(
+        message_id=claim.message_id,
+        header_from=claim.header_from,
+        recipients=[*addresses, *claim.others],
+        service=claim.service,
+        priority=claim.priority,
+        tags=claim.tags,
+        template=claim.template,
+        token=claim.token,
+        provider=claim.provider,
+        is_test=claim.is_test,
+    )
+    return explain_route(routing, facts)
 
 
 _PHASES = tuple(Phase)

@@ -104,15 +104,15 @@ async def plan_message(
             outgoing,
             standings.get(name, NextHop(name=name, state=HopState.OPEN)),
         )
-        for name in prepared.chain
+        for name in prepared.route.chain
     )
     barred = [
         Notice("suppressed", f"{address} is on the suppression list and is not sent to")
         for address in sorted(suppressed)
     ]
     return Plan(
-        chain=prepared.chain,
-        why=_explain(prepared, caller),
+        chain=prepared.route.chain,
+        why=prepared.route.reason,
         recipients=tuple(f"{r.kind} {r.address}" for r in message.recipients),
         hops=hops,
         warnings=(*prepared.notices, *barred),
@@ -136,14 +136,6 @@ def _build_outgoing(prepared: Prepared) -> Outgoing:
         tags=message.tags,
         metadata=message.metadata,
     )
-
-
-def _explain(prepared: Prepared, caller: Caller) -> str:
-    if caller.is_test:
-        return "a test token: always the sandbox"
-    if prepared.submission.provider:
-        return "the sender names the provider, which overrides the routing: there is no other"
-    return "[routing] default"
 
 
 def _plan_hop(

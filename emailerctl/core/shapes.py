@@ -113,6 +113,7 @@ def attempt_shape(attempt: AttemptView) -> Shape:
     return {
         "n": attempt.n,
         "provider": attempt.provider,
+        "route": attempt.route or None,
         "phase": attempt.phase,
         "outcome": attempt.outcome,
         "code": attempt.code,

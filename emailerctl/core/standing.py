@@ -218,8 +218,8 @@ class Standing:
         return hop is None or hop.state is HopState.OPEN
 
     def find_open(self, chain: Sequence[str], start: int) -> int | None:
-        """Return the index of the first open next hop of *chain* from *start* on, or None."""
-        return next((i for i in range(start, len(chain)) if self.is_open(chain[i])), None)
+        """Return the first next hop of *chain* from *start* on that takes mail now, or None."""
+        return next((i for i in range(start, len(chain)) if not self._is_shut(chain[i])), None)
 
     def _is_shut(self, name: str) -> bool:
         return not self.is_open(name) or (

@@ -92,6 +92,7 @@ class NewMessage(NamedTuple):
         envelope_sender: RFC 5321 MAIL FROM.
         next_hop: where the first attempt goes: the chain's first name.
         is_announced: a broker is told of it right after the commit.
+        route: why that chain: the rule that matched.
     """
 
     message_id: int
@@ -118,6 +119,7 @@ class NewMessage(NamedTuple):
     needs_smtputf8: bool = False
     list_unsubscribe: str = ""
     template: str = ""
+    route: str = ""
     key_hash: bytes | None = None
     fingerprint: bytes | None = None
     recipient_rate: tuple[int, int] | None = None  # (count, window in ms), a limit of the token
@@ -147,6 +149,7 @@ class AttemptView:
     Attributes:
         open_until_ms: before this moment a late answer may still come (delivery.md §2).
         dialogue: the conversation with the next hop, secrets masked.
+        route: why it went to that next hop: the rule that matched.
     """
 
     n: int
@@ -163,6 +166,7 @@ class AttemptView:
     open_until_ms: int | None = None
     provider_message_id: str = ""
     dialogue: str = ""
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +192,7 @@ class MessageView:
     content_hash: bytes
     has_content: bool
     template: str = ""
+    token: str = ""
     recipients: tuple[RecipientView, ...] = ()
     attempts: tuple[AttemptView, ...] = ()
 

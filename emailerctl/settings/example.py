@@ -1,5 +1,6 @@
 """The commented `emailer.toml`, and its JSON Schema for editors: both from the model."""
 
+import inspect
 import json
 import textwrap
 from typing import Any
@@ -8,7 +9,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from emailerctl.settings.loading import as_section, sections
-from emailerctl.settings.model import Section, Settings
+from emailerctl.settings.model import RuleSettings, Section, Settings
 
 _HEAD = """\
 # Settings of emailerctl.  Every line that starts with "#" and a name is a setting with its
@@ -121,6 +122,9 @@ def _build_table(name: str, section: type[Section]) -> str:
     below: list[str] = []
     for field_name, field in section.model_fields.items():
         key = field.alias or field_name
+        if field_name == "rules":
+            lines += _build_rule()
+            continue
         inner = as_section(field)
         if inner:
             below.append(_build_table(f"{name}.{key}", inner))
@@ -135,6 +139,16 @@ def _build_table(name: str, section: type[Section]) -> str:
         if field.annotation is SecretStr:
             lines.append(f'#{key}_file = ""')
     return "\n".join(["\n".join(lines) + "\n", *below])
+
+
+def _build_rule() -> list[str]:
+    """Return a commented rule with all that one can have."""
+    said = inspect.cleandoc(RuleSettings.__doc__ or "").replace("\n\n", "\n").splitlines()
+    lines = [*(f"# {line}" for line in said), "#[[routing.rules]]"]
+    for name, field in RuleSettings.model_fields.items():
+        lines += _build_comment(field)
+        lines.append(f"#{name} = {json.dumps((field.examples or [''])[0])}")
+    return lines
 
 
 def _build_comment(field: FieldInfo) -> list[str]:

@@ -2,15 +2,20 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 
 from pydantic_core import ErrorDetails
 
 from emailerctl.errors import ConfigurationError
 from emailerctl.models.text import shorten
+from emailerctl.settings.model import RuleSettings
 from emailerctl.settings.secret import MASK
 from emailerctl.settings.sources import KeyPath, find_place
 
+_RULES = ("routing", "rules")
 _SAID = {
+    "missing": "is missing",
+    "model_type": "should be a table",
     "int_parsing": "should be a whole number",
     "int_type": "should be a whole number",
     "int_from_float": "should be a whole number",
@@ -36,8 +41,13 @@ class SettingFault:
 
 
 def key_of(error: ErrorDetails) -> KeyPath:
-    """Return the path of the setting that the model complains of."""
-    return tuple(part for part in error["loc"] if isinstance(part, str) and part != "[key]")
+    """Return the path of the setting that the model complains of; rules count from 1."""
+    is_rule = error["loc"][:2] == _RULES
+    return tuple(
+        str(part + 1) if isinstance(part, int) else part
+        for place, part in enumerate(error["loc"])
+        if part != "[key]" and (isinstance(part, str) or (is_rule and place == len(_RULES)))
+    )
 
 
 def describe(
@@ -51,6 +61,14 @@ def describe(
     """Say an error of the model in our words."""
     said = _SAID.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     said = said.removeprefix("Input ")
+    if error["type"] == "extra_forbidden":
+        near = get_close_matches(key[-1], RuleSettings.model_fields, 1, 0.5)
+        cure = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"it has {', '.join(RuleSettings.model_fields)}"
+        )
+        said = f"a rule has no such field; {cure}"
     if value is not None and not isinstance(value, list | Mapping):
         shown = MASK if is_secret else shorten(value)
         said = said if shown in said else f"{shown} {said}"

@@ -23,16 +23,23 @@ Path = tuple[str, ...]
 def find_lines(text: str) -> dict[Path, int]:
     """Return the line (from 1) of each table header and key in *text*, which is valid TOML.
 
+    A table of a list, `[[routing.rules]]`, has its number as a further part: the first is "1".
     Keys inside an inline table are not looked for: the line where the table starts says enough.
     """
     lines: dict[Path, int] = {}
+    count: dict[Path, int] = {}
     table: Path = ()
     at = _skip(_BLANK, text, 0)
     while at < len(text):
         line = text.count("\n", 0, at) + 1
         if text[at] == "[":
-            table, at = _read_key(text, at + (2 if text.startswith("[[", at) else 1))
+            is_listed = text.startswith("[[", at)
+            table, at = _read_key(text, at + (2 if is_listed else 1))
             lines.setdefault(table, line)
+            if is_listed:
+                count[table] = count.get(table, 0) + 1
+                table = (*table, str(count[table]))
+                lines[table] = line
             at = _end_of_line(text, at)
         else:
             key, at = _read_key(text, at)

@@ -29,8 +29,12 @@ from emailerctl.settings.sources import (
     variable_of,
 )
 
-# What the contract names and this version lacks; never ignored.
-_NOT_YET: tuple[KeyPath, ...] = (("queue", "nats"),)
+# What the contract names and this version lacks, never ignored; what is written otherwise.
+_NOT_YET = "not in this version; remove it"
+_EXPLAINED: Mapping[KeyPath, str] = {
+    ("queue", "nats"): _NOT_YET,
+    ("routing", "rules"): "is one table; rules are a list of them: [[routing.rules]]",
+}
 
 # Next hops that need no table: where the messages of test tokens go.
 _BUILT_IN = frozenset({"sandbox"})
@@ -189,9 +193,9 @@ def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
     if _fits(key, one.value):
         return None
     dotted = ".".join(key)
-    for lacking in _NOT_YET:
-        if key[: len(lacking)] == lacking:
-            return f"[{'.'.join(lacking)}]", "not in this version; remove it"
+    for table, cure in _EXPLAINED.items():
+        if key[: len(table)] == table:
+            return f"[{'.'.join(table)}]", cure
     if key[0] == "providers":
         return dotted, "is no setting of a next hop; those are in a table: [providers.NAME]"
     if key in _TABLES or key == ("providers",):
@@ -286,7 +290,7 @@ def _validate(
     good = {
         key: value
         for key, value in values.items()
-        if not any(key[:depth] in wrong for depth in range(len(key) + 1))
+        if not any(key[: len(one)] == one or one[: len(key)] == key for one in wrong)
     }
     settings, more = _validate(good, places)
     return settings, faults + more
@@ -308,6 +312,7 @@ def _cross_check(
     """Yield what is wrong between tables: next hops that there are not, mailboxes, brokers."""
     for key, detail in (
         *_find_strange_hops(settings, next_hops),
+        *_find_dead_rules(settings),
         *_find_bad_mailboxes(settings),
         *_find_shared_brokers(settings),
     ):
@@ -317,7 +322,14 @@ def _cross_check(
 def _find_strange_hops(
     settings: Settings, next_hops: Collection[str]
 ) -> Iterator[tuple[KeyPath, str]]:
-    named = [(("routing", "default"), name) for name in settings.routing.default]
+    named: list[tuple[KeyPath, str]] = [
+        (("routing", "default"), name) for name in settings.routing.default
+    ]
+    named += [
+        (("routing", "rules", str(number), "chain"), name)
+        for number, rule in enumerate(settings.routing.rules, 1)
+        for name in rule.chain
+    ]
     if settings.alerts.via:
         named.append((("alerts", "via"), settings.alerts.via))
     for key, name in named:
@@ -347,6 +359,20 @@ def _find_shared_brokers(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
             yield ("ingest", "forestmq", "topics", topic), detail
 
 
+def _find_dead_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Yield the rules that can't match, since an earlier one takes whatever they would."""
+    rules = settings.routing.rules
+    for number, rule in enumerate(rules, 1):
+        first = next((n for n in range(1, number) if rules[n - 1].covers(rule)), None)
+        if first is not None:
+            name = f" ({rules[first - 1].name})" if rules[first - 1].name else ""
+            cure = "move it before that one, or remove it"
+            yield (
+                ("routing", "rules", str(number)),
+                f"can never match: rule {first}{name} takes all that it would; {cure}",
+            )
+
+
 def _find_bad_mailboxes(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
     defaults = settings.defaults
     for key, text in (
@@ -370,7 +396,10 @@ def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
     """Yield every setting as it would be written, secrets masked."""
     document = settings.model_dump(mode="json", by_alias=True, exclude={"providers"})
     for key, value in flatten(document):
-        yield key, MASK if _secret(key) and value else value
+        masked = MASK if _secret(key) and value else value
+        if key == ("routing", "rules") and isinstance(value, list):
+            masked = [{n: v for n, v in rule.items() if v} for rule in value]
+        yield key, masked
     for name, table in settings.providers.items():
         for option, given in table.items():
             is_masked = isinstance(given, SecretStr)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import timedelta
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,8 +29,10 @@ from pydantic_settings import (
 )
 
 from emailerctl.models import job
+from emailerctl.models.address import AddressInvalid, domain_of, parse_address
 from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.models.lifecycle import OnUnknown
+from emailerctl.models.message import Priority
 from emailerctl.models.text import find_unsafe, shorten
 from emailerctl.settings.secret import NAME, is_secret
 
@@ -262,6 +265,128 @@ class ConsumerSettings(Section):
     )
 
 
+def _some(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        msg = "is empty: nothing would ever match; name at least one, or remove the line"
+        raise ValueError(msg)
+    return values
+
+
+def _domains(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Take domains as addresses have them: lower case, A-labels; `*.` stands for all below."""
+    known = []
+    for value in values:
+        domain = value.removeprefix("*.")
+        try:
+            address = parse_address(f"x@{domain}", allow_sandbox=True, allow_local_domains=True)
+        except AddressInvalid:
+            msg = f"{shorten(value)} is no domain; write example.org, or *.example.org"
+            raise ValueError(msg) from None
+        known.append(value[: -len(domain)] + domain_of(address))
+    return tuple(known)
+
+
+def _priorities(values: tuple[str, ...]) -> tuple[str, ...]:
+    names = [priority.name.lower() for priority in Priority]
+    for value in values:
+        if value not in names:
+            near = get_close_matches(value, names, 1)
+            cure = f'did you mean "{near[0]}"?' if near else f"write one of {', '.join(names)}"
+            msg = f"{shorten(value)} is no priority; {cure}"
+            raise ValueError(msg)
+    return values
+
+
+Some = Annotated[Words, AfterValidator(_some)]
+Domains = Annotated[Some, AfterValidator(_domains)]
+Priorities = Annotated[Some, AfterValidator(_priorities)]
+
+
+class RuleSettings(Section):
+    """A rule: every condition that it has must hold, one of its values each.
+
+    The first rule that matches wins; `default` takes what none did.
+    """
+
+    name: Text = Field(
+        default="", description="For people; else it goes by its number.", examples=["bulk"]
+    )
+    tag: Some | None = Field(
+        default=None, description="One of the message's tags.", examples=[["newsletter"]]
+    )
+    template: Some | None = Field(
+        default=None, description="Name of its template.", examples=[["welcome"]]
+    )
+    from_domain: Domains | None = Field(
+        default=None,
+        description="Domain of From; *.example.org is every one below it.",
+        examples=[["example.org", "*.example.org"]],
+    )
+    recipient_domain: Domains | None = Field(
+        default=None,
+        description="Likewise; the domains of all its recipients must be among them.",
+        examples=[["example.com"]],
+    )
+    priority: Priorities | None = Field(
+        default=None, description="high, normal or low.", examples=[["low"]]
+    )
+    token: Some | None = Field(
+        default=None, description="Name of the token that sent it.", examples=[["shop"]]
+    )
+    service: Some | None = Field(
+        default=None, description="The token's service.", examples=[["shop"]]
+    )
+    percent: float | None = Field(
+        default=None,
+        gt=0,
+        le=100,
+        description="Of what matches so many percent, chosen by the message's id; the rest "
+        "goes on to the next rule.",
+        examples=[5],
+    )
+    chain: Some = Field(
+        description='Its next hops: the next one only after a definite "not accepted".',
+        examples=[["relay"]],
+    )
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if not self.conditions and self.percent in (None, 100):
+            msg = "has no condition, so it takes everything; write that as [routing] default"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def conditions(self) -> dict[str, tuple[str, ...]]:
+        """Its conditions by name, but for `percent`."""
+        names = set(RuleSettings.model_fields) - {"name", "percent", "chain"}
+        return {name: values for name in names if (values := getattr(self, name))}
+
+    def covers(self, other: "RuleSettings") -> bool:
+        """Return whether whatever *other* matches is taken by this rule already."""
+        if self.percent not in (None, 100):
+            return False
+        return all(
+            name in other.conditions
+            and all(
+                value in values or any(_is_below(value, pattern) for pattern in values)
+                for value in other.conditions[name]
+            )
+            for name, values in self.conditions.items()
+        )
+
+
+def _is_below(value: str, pattern: str) -> bool:
+    return pattern.startswith("*.") and value.removeprefix("*").endswith(pattern[1:])
+
+
+def _read_rules(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        msg = "is a list of tables in emailer.toml, each under [[routing.rules]]"
+        raise ValueError(msg)  # noqa: TRY004 (pydantic collects ValueErrors)
+    return value
+
+
 class RoutingSettings(Section):
     """Which next hop takes a message."""
 
@@ -269,6 +394,9 @@ class RoutingSettings(Section):
         default=(),
         description='A chain of next hops, ["relay", "backup"]: the next one only after a '
         'definite "not accepted".',
+    )
+    rules: Annotated[tuple[RuleSettings, ...], BeforeValidator(_read_rules)] = Field(
+        default=(), description="Tried in this order before the default."
     )
 
 

@@ -182,7 +182,12 @@ def to_work_row(message: NewMessage) -> Params:
 def to_accepted_data(message: NewMessage) -> dict[str, object]:
     """Return what `message.accepted` says beside its fields."""
     token = to_public(TOKEN, message.token_id) if message.token_id else None
-    return {"token": token, "size_bytes": len(message.raw)}
+    return {
+        "token": token,
+        "size_bytes": len(message.raw),
+        "next_hop": message.next_hop,
+        "route": message.route,
+    }
 
 
 def _write_recipient(

@@ -36,6 +36,8 @@ class Claim(NamedTuple):
         attempt: the number that this attempt will have.
         recipients: those that are queued.
         is_whole: the message has no other recipients than `recipients`.
+        others: the addresses of those.
+        token: the name of the token that sent it; empty for the local operator.
         raw: the bytes; None where they are large (read them with `load_raw`) or gone.
         age_from_ms: since when `max_age` counts.
         is_list: it has `list_unsubscribe`: complaints and unsubscribes keep it back.
@@ -69,6 +71,8 @@ class Claim(NamedTuple):
     size_bytes: int
     raw: bytes | None
     is_list: bool = False
+    others: tuple[str, ...] = ()
+    token: str = ""
 
 
 class Settlement(NamedTuple):
@@ -88,6 +92,7 @@ class AttemptResult(NamedTuple):
         is_recorded: False where nothing was asked of a next hop (a gate refused): no row.
         due_ms, waiting_for, next_hop, chain_index, schedule_step: where the recipients that
             stay queued go from here.
+        route: why it went to this next hop.
     """
 
     settlements: Mapping[int, Settlement]
@@ -102,6 +107,7 @@ class AttemptResult(NamedTuple):
     marked: frozenset[int] = frozenset()
     dialogue: str = ""
     is_recorded: bool = True
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -159,13 +159,14 @@ def _build_claim(
     everyone: Sequence[tuple[int, str, str]],
 ) -> Claim:
     queued = tuple(EnvelopeRecipient(n, address) for n, address, s in everyone if s == "queued")
+    is_whole = len(queued) == len(everyone)
     return Claim(
         message_id=message_id,
         lease_token=token,
         service=facts[0],
         attempt=lease[6],
         recipients=queued,
-        is_whole=len(queued) == len(everyone),
+        is_whole=is_whole,
         next_hop=lease[0],
         chain_index=lease[1],
         schedule_step=lease[2],
@@ -188,6 +189,8 @@ def _build_claim(
         size_bytes=facts[14],
         raw=facts[15],
         is_list=bool(facts[17]),
+        others=() if is_whole else tuple(a for _, a, state in everyone if state != "queued"),
+        token=facts[18] or "",
     )
 
 
@@ -329,6 +332,7 @@ def _write_interrupted(
             "hash": content_hash,
             "recipients": to_json(marked),
             "dialogue": "",
+            "route": "",
         },
     )
 

@@ -255,6 +255,7 @@ def to_attempt_row(
         "hash": claim.content_hash,
         "recipients": to_json(sorted(result.settlements)),
         "dialogue": result.dialogue,
+        "route": result.route,
     }
 
 

@@ -377,7 +377,7 @@ CREATE INDEX inbox_job ON inbox (job_id) WHERE job_id <> '';
 """
 
 
-@_MIGRATIONS(name=STEPS[3])
+@_MIGRATIONS(name="0004_inbox")
 def _inbox(db: Database) -> None:
     """Add the inbox: jobs of other services, as they came, until they are messages."""
     for statement in _INBOX.split(";"):
@@ -411,6 +411,23 @@ def _doorbells(db: Database) -> None:
     for statement in _DOORBELLS.split(";"):
         if statement.strip():
             db.execute(statement)
+
+
+_ROUTES_AND_DOUBTS = (
+    "ALTER TABLE attempts ADD COLUMN route TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE attempts ADD COLUMN boot_id TEXT",
+    "ALTER TABLE attempts ADD COLUMN marked_boot_at INTEGER",
+    "ALTER TABLE attempts ADD COLUMN asked INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE attempts ADD COLUMN replayed_boot_at INTEGER",
+)
+
+
+@_MIGRATIONS(name="0005_routes_and_doubts")
+def _routes_and_doubts(db: Database) -> None:
+    """Note with each attempt why it went there, and how its doubt is being resolved."""
+    for statement in _ROUTES_AND_DOUBTS:
+        db.execute(statement)
 
 
 def migrate(path: Path) -> list[Step]:

@@ -64,6 +64,7 @@ def to_message(
         content_hash=row[16],
         template=row[17],
         has_content=bool(row[18]),
+        token=row[22] or "",
         recipients=tuple(
             to_recipient(r, due_ms=row[20], waiting_for=waiting_for) for r in recipients
         ),
@@ -112,4 +113,5 @@ def to_attempt(row: Any) -> AttemptView:
         open_until_ms=row[11],
         provider_message_id=row[12],
         dialogue=row[13],
+        route=row[14],
     )

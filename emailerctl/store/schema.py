@@ -19,6 +19,7 @@ STEPS = (
     "0003_breakers",
     "0004_inbox",
     "0005_doorbells",
+    "0005_routes_and_doubts",
 )
 
 # Steps are additive: the release before goes on with them, so that an upgrade can be taken back

@@ -204,8 +204,9 @@ CLAIM_FACTS = """
     SELECT m.service, m.created_at, m.expires_at, m.priority, m.on_unknown, m.provider,
            m.is_test, m.envelope_sender, m.header_from, m.needs_smtputf8, m.tags, m.metadata,
            m.template, m.content_hash, m.size_bytes,
-           CASE WHEN m.size_bytes <= :small THEN c.raw END, m.id, m.list_unsubscribe
+           CASE WHEN m.size_bytes <= :small THEN c.raw END, m.id, m.list_unsubscribe, t.name
       FROM messages m LEFT JOIN contents c ON c.message_id = m.id
+                      LEFT JOIN tokens t ON t.id = m.token_id
      WHERE m.id IN (SELECT value FROM json_each(:ids))
 """
 
@@ -291,11 +292,12 @@ WORKING_RECIPIENTS = """
 ADD_ATTEMPT = """
     INSERT INTO attempts (
         message_id, n, provider, phase, outcome, code, enhanced_status, reply,
-        provider_message_id, started_at, ended_at, open_until_at, hash, recipients, dialogue
+        provider_message_id, started_at, ended_at, open_until_at, hash, recipients, dialogue,
+        route
     ) VALUES (
         :message_id, :n, :provider, :phase, :outcome, :code, :enhanced_status, :reply,
         :provider_message_id, :started_at, :ended_at, :open_until_at, :hash, :recipients,
-        :dialogue
+        :dialogue, :route
     ) ON CONFLICT (message_id, n) DO UPDATE
        SET provider = excluded.provider, phase = excluded.phase, outcome = excluded.outcome,
            code = excluded.code, enhanced_status = excluded.enhanced_status,
@@ -514,7 +516,7 @@ _MESSAGE_COLUMNS = """
     m.provider, m.is_test, m.envelope_sender, m.header_from, m.subject, m.tags, m.metadata,
     m.size_bytes, m.content_hash, m.template,
     EXISTS (SELECT 1 FROM contents c WHERE c.message_id = m.id), m.fingerprint,
-    w.due_at, w.waiting_for
+    w.due_at, w.waiting_for, (SELECT t.name FROM tokens t WHERE t.id = m.token_id)
 """
 
 MESSAGE = f"""
@@ -530,7 +532,7 @@ RECIPIENTS = """
 
 ATTEMPTS = """
     SELECT n, provider, phase, outcome, code, enhanced_status, reply, started_at, ended_at,
-           hash, recipients, open_until_at, provider_message_id, dialogue
+           hash, recipients, open_until_at, provider_message_id, dialogue, route
       FROM attempts WHERE message_id = :message_id ORDER BY n
 """
 

@@ -47,6 +47,7 @@ SETTINGS: Mapping[str, str] = {
     "[providers.relay] port": "{relay}",
     "[providers.relay] tls": '"none"',
     "[providers.relay] final_reply": '"3s"',
+    "[providers.relay] breaker_failures": "1000",  # the runbook is about doubts: there are many
     "[routing] default": '["relay"]',
     "[defaults] from": '"Shop <shop@example.org>"',
     "[api] port": "0",
@@ -167,6 +168,7 @@ class Installation:
             "ADDRESS": lambda: self.prepare_address(name_command(shlex.split(command))),
             "COMMAND": lambda: "status",
             "FILE": self.prepare_list,
+            "PATH": lambda: str(self.world.folder / f"backup-{self.addresses}.db"),
             "$TOKEN": lambda: self.token,
             "…/emailer.toml": lambda: str(self.world.file),
             ".venv/bin/emailerctl": lambda: "emailerctl",

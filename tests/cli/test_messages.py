@@ -9,7 +9,7 @@ MESSAGE = """id state created_at expires_at on_unknown test service token_id fro
 envelope_sender subject tags metadata priority provider template size_bytes content_hash
 has_content counts recipients"""
 RECIPIENT = "address kind state waiting_for reason due_at provider reply attempt changed_at"
-ATTEMPT = "n provider phase outcome code enhanced_status reply started_at ended_at hash"
+ATTEMPT = "n provider route phase outcome code enhanced_status reply started_at ended_at hash"
 
 HOSTILE_REPLY = "550 \x1b[2J\x1b]0;owned\x07 [red]no[/red] \u202egpj.exe \x9b31m"
 
@@ -54,10 +54,13 @@ def test_show_has_attempts_and_the_last_reply(world: World) -> None:
 
     shown = world.ok("show", public[:10], "-o", "json").json
     text = world.ok("show", public, "--dialogue").out
+    queued = world.ok("show", world.submit()).out
 
     assert set(shown) == {*MESSAGE.split(), "attempts"}
     assert set(shown["attempts"][0]) == set(ATTEMPT.split())
     assert shown["state"] == "bounced"
+    assert "next hops   relay (default)" in queued
+    assert "next hops" not in text
     assert shown["counts"] == {"bounced": 1}
     assert "550 5.1.1 nobody here" in text
     assert "S: 550" in text

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from emailerctl.queues.base import Look, Queue, Ticket
+from emailerctl.queues.base import Queue, Ticket
 from emailerctl.queues.bell import Bell, Listener
 from emailerctl.queues.embedded import EmbeddedQueue
 from tests.contract.forestmq_case import DeskEyes, build_forestmq

@@ -66,6 +66,7 @@ async def test_it_checks_out(inbox: Inbox) -> None:
     assert [(r.name, r.is_good) for r in results] == [
         ("connect", True),
         ("ehlo", True),
+        ("limits", True),
         ("noop", True),
         ("quit", True),
     ]

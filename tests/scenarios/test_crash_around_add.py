@@ -69,7 +69,7 @@ async def test_in_the_middle_of_a_group_it_is_all_or_nothing(create: Create) -> 
             find_id(answer) for answer in answers.values() if isinstance(answer, httpx.Response)
         }
         assert acknowledged <= stored
-        assert len(stored) < died_at // 2  # the first may have had a commit of its own
+        assert len(stored) < died_at  # what came first may have had commits of its own
         assert await world.app.store.audit() == []
 
         _, url = await start_api(world)

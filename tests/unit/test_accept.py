@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.deliver import find_route
 from emailerctl.core.fields import Limits
-from emailerctl.core.route import Routing
+from emailerctl.core.route import Routing, Rule
 from emailerctl.errors import (
     EmailerError,
     Forbidden,
@@ -531,3 +532,55 @@ async def test_a_next_hop_that_is_skipped_is_named(counter: Counter) -> None:
     (warning,) = receipt.warnings
     assert warning.code == "not_expressible"
     assert "narrow: 2 recipients" in warning.detail
+
+
+async def test_a_rule_decides_who_must_be_able_to_carry_it(counter: Counter) -> None:
+    """P6: the chain of the rule that matches, not the default."""
+    names = frozenset({"relay", "bulk"})
+    rules = (Rule(number=1, name="news", chain=("bulk",), tags=frozenset({"news"})),)
+    routing = Routing(("relay",), names, rules)
+    abilities = {"bulk": NARROW}
+
+    receipt = await counter.accept(TWO, routing=routing, abilities=abilities)
+    with pytest.raises(Invalid, match="no next hop can carry it: bulk: 2 recipients"):
+        await counter.accept({**TWO, "tags": ["news"]}, routing=routing, abilities=abilities)
+    news = await counter.accept({"tags": ["news"]}, routing=routing, abilities=abilities)
+
+    said = {
+        event.message_id: (event.data["next_hop"], event.data["route"])
+        for event in await counter.desk.events()
+        if event.type == "message.accepted"
+    }
+    assert said == {
+        receipt.message_id: ("relay", "default"),
+        news.message_id: ("bulk", "rule 1 (news)"),
+    }
+    due = {"relay": 9, "bulk": 9}
+    assert set(await counter.desk.due(**due)) == {receipt.message_id, news.message_id}
+
+
+async def test_a_rule_knows_the_token_and_the_redirected_recipients(counter: Counter) -> None:
+    names = frozenset({"relay", "bulk", "new"})
+    rules = (
+        Rule(number=1, chain=("bulk",), recipient_domains=frozenset({"staging.example.com"})),
+        Rule(number=2, chain=("new",), tokens=frozenset({"web"})),
+    )
+    routing = Routing(("relay",), names, rules)
+    await counter.desk.store.add_token(token(7, "web"))
+    web = replace(CALLER, token_id=7, epoch=(await counter.desk.store.token_epoch()))
+
+    by_token = await counter.accept(routing=routing, caller=web)
+    by_operator = await counter.accept(routing=routing)
+    redirected = await counter.accept(
+        routing=routing, caller=web, redirect_all_to="all@staging.example.com"
+    )
+
+    hops = dict(counter.desk.rows("SELECT message_id, next_hop FROM work"))
+    assert [hops[r.message_id] for r in (by_token, by_operator, redirected)] == [
+        "new",
+        "relay",
+        "bulk",
+    ]
+    await counter.desk.register(1)
+    claim = await counter.desk.claim(by_token.message_id)
+    assert find_route(routing, claim).reason == "rule 2"

@@ -22,6 +22,7 @@ from emailerctl.settings import Settings, load, locate, origins
 from emailerctl.settings.example import build_example, build_schema
 from emailerctl.settings.lines import find_lines
 from emailerctl.settings.loading import known_keys, open_tables
+from emailerctl.settings.model import RuleSettings
 
 RELAY = '[providers.relay]\nkind = "smtp"\n'
 
@@ -500,8 +501,10 @@ def test_every_way_to_write_toml_is_found() -> None:
         ("t", "x.y", "list"): 12,
         ("t", "x.y", "end"): 17,
         ("many",): 18,
-        ("many", "one"): 19,
-        ("many", "two"): 21,
+        ("many", "1"): 18,
+        ("many", "1", "one"): 19,
+        ("many", "2"): 20,
+        ("many", "2", "two"): 21,
         ("last",): 22,
         ("last", "z"): 23,
     }
@@ -589,6 +592,9 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
             del table[key]
     document["alerts"]["url"] = defaults["alerts"]["url"]
     document["log"]["hash_key"] = defaults["log"]["hash_key"]
+    (rule,) = document["routing"].pop("rules")
+    assert rule.keys() == RuleSettings.model_fields.keys()
+    assert defaults["routing"].pop("rules") == []
     assert document == defaults
 
 
@@ -771,3 +777,152 @@ kind = "{kind}"
     assert line.startswith("emailer.toml:7: ingest.forestmq.topics.email.job: shares ")
     assert "start a second one for jobs" in line
     assert load(write(text.format(kind="embedded")), environ={})
+
+
+# --- routing rules ---
+
+HOPS = RELAY + '[providers.bulk]\nkind = "smtp"\n[routing]\ndefault = ["relay"]\n'
+
+
+def test_rules_are_read_in_their_order() -> None:
+    path = write(
+        HOPS
+        + """
+[[routing.rules]]
+name = "canary"
+tag = ["news"]
+percent = 5
+chain = ["bulk", "relay"]
+
+[[routing.rules]]
+from_domain = "Example.ORG, *.bücher.example"
+priority = "low"
+chain = "bulk"
+"""
+    )
+
+    canary, other = load(path, environ={}).routing.rules
+
+    assert (canary.name, canary.tag, canary.percent) == ("canary", ("news",), 5)
+    assert canary.chain == ("bulk", "relay")
+    assert other.from_domain == ("example.org", "*.xn--bcher-kva.example")
+    assert (other.priority, other.chain) == (("low",), ("bulk",))
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "line", "says"),
+    [
+        ('tagg = ["x"]\nchain = ["relay"]', "tagg", 3, "did you mean tag?"),
+        ('zzz = ["x"]\nchain = ["relay"]', "zzz", 3, "it has name, tag, template"),
+        ('tag = ["x"]', "chain", 2, "is missing"),
+        (
+            'tag = ["x"]\nchain = ["rely"]',
+            "chain",
+            4,
+            '"rely" is no next hop; did you mean "relay"?',
+        ),
+        ('tag = ["x"]\nchain = ["zzz"]', "chain", 4, "add a table [providers.zzz]"),
+        ('tag = ["x"]\nchain = []', "chain", 4, "is empty"),
+        ('tag = []\nchain = ["relay"]', "tag", 3, "is empty: nothing would ever match"),
+        ('tag = 5\nchain = ["relay"]', "tag", 3, "should be a list"),
+        ('priority = ["hihg"]\nchain = ["relay"]', "priority", 3, 'did you mean "high"?'),
+        (
+            'priority = ["5"]\nchain = ["relay"]',
+            "priority",
+            3,
+            "write one of high, normal, low",
+        ),
+        ('from_domain = ["a b"]\nchain = ["relay"]', "from_domain", 3, '"a b" is no domain'),
+        ('from_domain = ["*"]\nchain = ["relay"]', "from_domain", 3, '"*" is no domain'),
+        (
+            'recipient_domain = ["x@y.org"]\nchain = ["relay"]',
+            "recipient_domain",
+            3,
+            "is no domain",
+        ),
+        ('tag = "x"\npercent = 0\nchain = ["relay"]', "percent", 4, "greater than 0"),
+        (
+            'tag = "x"\npercent = 101\nchain = ["relay"]',
+            "percent",
+            4,
+            "less than or equal to 100",
+        ),
+        ('chain = ["relay"]', "", 2, "write that as [routing] default"),
+        ('percent = 100\nchain = ["relay"]', "", 2, "has no condition"),
+    ],
+)
+def test_a_wrong_rule_is_named_with_its_line(rule: str, key: str, line: int, says: str) -> None:
+    head = HOPS + '[[routing.rules]]\ntag = ["first"]\nchain = ["bulk"]\n'
+    before = head.count("\n")
+
+    (said,) = refused(f"{head}\n[[routing.rules]]\n{rule}\n")
+
+    dotted = f"routing.rules.2.{key}".rstrip(".")
+    assert said.startswith(f"emailer.toml:{before + line}: {dotted}: "), said
+    assert says in said
+
+
+def test_all_faults_of_all_rules_are_said_at_once() -> None:
+    said = refused(
+        HOPS
+        + '[[routing.rules]]\ntagg = "x"\n[[routing.rules]]\ntag = []\nchain = "relay"\n'
+        + '[api]\nport = "x"\n'
+    )
+
+    assert [line.split(": ")[1] for line in said] == [
+        "api.port",
+        "routing.rules.1.chain",
+        "routing.rules.1.tagg",
+        "routing.rules.2.tag",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "is_dead"),
+    [
+        ('tag = ["a", "b"]', 'tag = ["a"]', True),
+        ('tag = ["a", "b"]', 'tag = ["a"]\nservice = ["shop"]', True),
+        ('tag = ["a"]\npercent = 100', 'tag = ["a"]', True),
+        ('from_domain = ["*.example.org"]', 'from_domain = ["a.example.org"]', True),
+        ('from_domain = ["*.example.org"]', 'from_domain = ["*.a.example.org"]', True),
+        ('from_domain = ["*.example.org"]', 'from_domain = ["example.org"]', False),
+        ('tag = ["a"]\npercent = 50', 'tag = ["a"]', False),
+        ('tag = ["a"]', 'tag = ["a", "b"]', False),
+        ('tag = ["a"]\nservice = ["shop"]', 'tag = ["a"]', False),
+        ('tag = ["a"]', 'service = ["shop"]', False),
+    ],
+)
+def test_a_rule_that_can_never_match_is_refused(first: str, second: str, is_dead: bool) -> None:
+    text = "".join(f'[[routing.rules]]\n{rule}\nchain = ["bulk"]\n' for rule in (first, second))
+    if not is_dead:
+        assert len(load(write(HOPS + text), environ={}).routing.rules) == 2
+        return
+
+    (said,) = refused(HOPS + text)
+
+    assert "routing.rules.2: can never match: rule 1 takes all that it would" in said
+
+
+def test_one_table_instead_of_a_list_is_explained() -> None:
+    (said,) = refused(HOPS + '[routing.rules]\ntag = ["a"]\n')
+
+    assert said == (
+        "emailer.toml:8: [routing.rules]: is one table; rules are a list of them: "
+        "[[routing.rules]]"
+    )
+
+
+def test_rules_are_not_for_variables() -> None:
+    (said,) = refused(HOPS, environ={"EMAILER_ROUTING__RULES": "bulk"})
+
+    assert said.startswith("EMAILER_ROUTING__RULES: routing.rules: ")
+    assert "each under [[routing.rules]]" in said
+
+
+def test_rules_are_shown_as_they_are_written() -> None:
+    path = write(HOPS + '[[routing.rules]]\ntag = "a"\nchain = "bulk"\n')
+
+    said = {one.key: one for one in origins(load(path, environ={}))}
+
+    assert said["routing.rules"].value == [{"tag": ["a"], "chain": ["bulk"]}]
+    assert said["routing.rules"].origin == "emailer.toml:7"
