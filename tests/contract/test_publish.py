@@ -243,8 +243,9 @@ class Nothing:
         if name.partition(".")[0] in packages and name.partition(".")[0] not in allowed:
             raise ModuleNotFoundError(name, name=name)
 sys.meta_path.insert(0, Nothing())
+before = set(sys.modules)  # what the interpreter's own start has brought
 from emailerctl.publish import Api, Key, publish, publish_async
-third = {n.partition(".")[0] for n in sys.modules} & set(packages)
+third = {n.partition(".")[0] for n in set(sys.modules) - before} & set(packages)
 print(sorted(third - allowed), sorted(n for n in sys.modules if n.startswith("daemons")))
 """
     run = subprocess.run(
