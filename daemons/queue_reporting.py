@@ -1,7 +1,7 @@
 """What a process has seen of its broker, left in the store now and then for everybody else."""
 
 from emailerctl.models.doorbell import QueueReport
-from emailerctl.queues.base import Announcer
+from emailerctl.queues.base import Reporter
 from emailerctl.wiring import App
 
 REPORT_EVERY_S = 2.0
@@ -14,7 +14,7 @@ _IDLE = "empty"  # takes that find nothing are no news
 class QueueReporting:
     """The reports of one process, whose broker *announcer* knows."""
 
-    def __init__(self, app: App, announcer: Announcer | None) -> None:
+    def __init__(self, app: App, announcer: Reporter | None) -> None:
         """Take the store and who reports; nothing is said yet."""
         self._app = app
         self._announcer = announcer

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 
+from pydantic import SecretStr
+
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.bounces import Bounces
@@ -16,6 +18,7 @@ from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.hop_view import HopFacts, HopView
+from emailerctl.core.ingest import Ingest, IngestRules
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
@@ -26,6 +29,7 @@ from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
 from emailerctl.models.doorbell import SourceStatus
 from emailerctl.models.event import Event
+from emailerctl.models.job import Key
 from emailerctl.models.message import Priority
 from emailerctl.models.verp import Signer
 from emailerctl.providers import registry
@@ -50,6 +54,7 @@ _SALT = "settings_salt"
 _VERP_KEY = "verp_key"
 _FENCED_AT_ONCE = 200
 _RING_S = 2.0  # how long a ForestMQ may take to answer what is no take
+_TAKE_S = 10.0  # a job's take; each that is given up may be a lost job
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ class App:
     routing: Routing
     policy: RetryPolicy
     acceptance: Acceptance
+    ingest: Ingest
     tokens: TokenBook
     tables: Tables
     is_storage_low: Callable[[], bool]
@@ -222,6 +228,16 @@ async def open_app(
         clock=clock,
         make_secret=lambda: rng.randbytes(32),
     )
+    acceptance = Acceptance(
+        store,
+        _build_rules(settings, routing, _find_abilities(tables)),
+        clock=clock,
+        rng=chance,
+        is_storage_low=is_storage_low,
+        backlog=lambda: driver.backlog,
+        unsubscribing=unsubscribing,
+        announcer=announcer,
+    )
     try:
         yield App(
             settings=settings,
@@ -234,16 +250,8 @@ async def open_app(
             bell=bell,
             routing=routing,
             policy=_build_policy(settings),
-            acceptance=Acceptance(
-                store,
-                _build_rules(settings, routing, _find_abilities(tables)),
-                clock=clock,
-                rng=chance,
-                is_storage_low=is_storage_low,
-                backlog=lambda: driver.backlog,
-                unsubscribing=unsubscribing,
-                announcer=announcer,
-            ),
+            acceptance=acceptance,
+            ingest=Ingest(store, acceptance, _build_ingest_rules(settings), clock=clock),
             tokens=TokenBook(
                 store,
                 clock=clock,
@@ -317,17 +325,38 @@ def _connect_forestmq(
     return connect
 
 
+def connect_jobs(settings: Settings, clock: Clock, chance: Random, url: str) -> ForestMqClient:
+    """Return a client of the ForestMQ at *url* that carries jobs; nothing is opened yet."""
+    host = settings.ingest.forestmq.host
+    return ForestMqClient(url, clock=clock, rng=chance, timeout_s=_TAKE_S, host=host)
+
+
+def list_job_sources(settings: Settings) -> list[SourceStatus]:
+    """Return every ForestMQ that carries jobs, with its topics."""
+    topics: dict[str, tuple[str, ...]] = {}
+    for topic, url in settings.ingest.forestmq.topics.items():
+        topics[url] = (*topics.get(url, ()), topic)
+    return [SourceStatus(url, names) for url, names in topics.items()]
+
+
 async def check_brokers(settings: Settings) -> list[SourceStatus]:
-    """Ask every ForestMQ of the queue how it is."""
+    """Ask every ForestMQ how it is: those of the queue, and those that carry jobs."""
+    clock, chance = SystemClock(), Random()  # noqa: S311  (jitter)
+    checked = [
+        await _check_broker(connect_jobs(settings, clock, chance, status.url), status, clock)
+        for status in list_job_sources(settings)
+    ]
     wanted = settings.queue.forestmq
     if settings.queue.kind != "forestmq":
-        return []
+        return checked
     topics = Topics(wanted)
-    clock = SystemClock()
-    connect = _connect_forestmq(wanted, clock, Random(), most_s=_RING_S)  # noqa: S311
+    connect = _connect_forestmq(wanted, clock, chance, most_s=_RING_S)
     return [
-        await _check_broker(connect(url), SourceStatus(url, topics.list_at(url)), clock)
-        for url in dict.fromkeys(topics.urls.values())
+        *[
+            await _check_broker(connect(url), SourceStatus(url, topics.list_at(url)), clock)
+            for url in dict.fromkeys(topics.urls.values())
+        ],
+        *checked,
     ]
 
 
@@ -480,6 +509,21 @@ def _build_rules(
         abilities=abilities,
         max_backlog=settings.api.max_waiting,
     )
+
+
+def _build_ingest_rules(settings: Settings) -> IngestRules:
+    forestmq = settings.ingest.forestmq
+    return IngestRules(
+        keys={name: tuple(read_keys(name, text)) for name, text in forestmq.keys.items()},
+        unsigned_from=forestmq.unsigned_from if forestmq.allow_unsigned else (),
+        unsigned_per_minute=forestmq.unsigned_per_minute,
+        max_age_ms=to_ms(forestmq.max_age),
+    )
+
+
+def read_keys(key_id: str, secrets: SecretStr) -> list[Key]:
+    """Return the keys of a service: the first one signs, any of them verifies."""
+    return [Key(key_id, secret) for secret in secrets.get_secret_value().split()]
 
 
 def _build_storage_check(settings: Settings, clock: Clock) -> Callable[[], bool]:

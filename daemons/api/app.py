@@ -16,6 +16,7 @@ from daemons.api.feed import Feed
 from daemons.api.handlers.base import Handler, Unknown
 from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream
 from daemons.api.handlers.health import Health, Readiness
+from daemons.api.handlers.jobs import Job
 from daemons.api.handlers.messages import Message, MessageEvents, Messages, MessageVerb
 from daemons.api.handlers.providers import Providers, ProviderVerb
 from daemons.api.handlers.reports import Reports
@@ -36,6 +37,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
     (re.compile(r"/v1/messages/([^/]+)"), Message),
     (re.compile(r"/v1/messages/([^/]+)/events"), MessageEvents),
     (re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve)"), MessageVerb),
+    (re.compile(r"/v1/jobs/([^/]+)"), Job),
     (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
     (re.compile(r"/v1/reports/([^/]+)(?:/([^/]+))?"), Reports),
     (re.compile(r"/u/([A-Za-z0-9_-]+)"), Unsubscribe),

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
+from daemons.consumer.ingest import IngestLoop
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
 from daemons.consumer.mailbox import Mailbox
@@ -132,6 +133,7 @@ async def consume(
             log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()
 
+    jobs = IngestLoop(app, reporter=f"{to_public(CONSUMER, consumer_id)} jobs")
     queue = app.build_queue(loop, listener, reporter=to_public(CONSUMER, consumer_id))
     watch = Watch(
         app,
@@ -142,6 +144,8 @@ async def consume(
             (1.0, standing.tend),
             (0.2, look_after_lease),
             (REPORT_EVERY_S, QueueReporting(app, queue).tell),
+            (REPORT_EVERY_S, QueueReporting(app, jobs).tell),
+            *jobs.duties,
         ),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
@@ -150,13 +154,17 @@ async def consume(
     if mailbox is not None:
         background.append(asyncio.create_task(mailbox.run()))
     running = asyncio.create_task(loop.run(queue))
+    jobs.start()
     try:
         await asyncio.wait(
             {running, asyncio.ensure_future(stopping.wait())},
             return_when=asyncio.FIRST_COMPLETED,
         )
         log.log("consumer.draining", in_flight=loop.in_flight)
-        await loop.stop(within=settings.consumer.shutdown)
+        await asyncio.gather(
+            loop.stop(within=settings.consumer.shutdown),
+            jobs.stop(within=settings.consumer.shutdown),
+        )
         await running
     finally:
         for task in background:

@@ -13,10 +13,12 @@ from emailerctl.cli import (
     config,
     daemons,
     errors,
+    inbox,
     logs,
     messages,
     output,
     providers,
+    publish,
     queue,
     reports,
     send,
@@ -59,7 +61,17 @@ def _build() -> Typer:
     )
     app.callback()(root)
     for heading, verbs in (
-        (_DAILY, (send.send, logs.logs, messages.show, messages.retry, status.status)),
+        (
+            _DAILY,
+            (
+                send.send,
+                publish.publish,
+                logs.logs,
+                messages.show,
+                messages.retry,
+                status.status,
+            ),
+        ),
         (_PROGRAMS, (daemons.dev, daemons.serve, daemons.consume)),
     ):
         for verb in verbs:
@@ -68,6 +80,7 @@ def _build() -> Typer:
         ("messages", messages.app),
         ("unknown", unknown.app),
         ("queue", queue.app),
+        ("inbox", inbox.app),
         ("tokens", tokens.app),
         ("suppressions", suppressions.app),
         ("reports", reports.app),

@@ -25,7 +25,6 @@ ANONYMOUS = "anonymous"  # the service of unsigned jobs
 RESERVED_KEY_IDS = frozenset({ANONYMOUS, "local"})
 SECRET_CHARACTERS = 32  # at least
 MOST_JOB_BYTES = 3_500  # of the JSON, before base64url
-MOST_BODY_BYTES = 5_000  # of the request: from 5 137 on ForestMQ dies, and everybody's queue
 
 TOPIC = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 JOB_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -90,32 +89,30 @@ def is_signed_with(envelope: Envelope, key: Key) -> bool:
     return hmac.compare_digest(made, envelope.signature)
 
 
-def build_body(
+def build_envelope(
     fields: Mapping[str, object], *, topic: str, job_id: str, at_s: int, key: Key | None
-) -> bytes:
-    """Return the request body that puts an email into ForestMQ; unsigned without a *key*.
+) -> dict[str, object]:
+    """Return the message that carries an email through ForestMQ; unsigned without a *key*.
 
     Args:
         fields: as for POST /v1/messages.
         at_s: now, in seconds since 1970.
 
     Raises:
-        Invalid: a name does not fit, or it is too large, which would kill ForestMQ.
+        Invalid: with every fault: a name does not fit, or it is too large.
     """
     faults = list(_find_bad_names(topic, job_id, key))
     try:
-        content = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-        octets = content.encode()
+        text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        octets = text.encode()
     except (TypeError, ValueError) as error:
         raise Invalid([*faults, Fault("", f"is not JSON: {error}")]) from error
     if len(octets) > MOST_JOB_BYTES:
-        faults.append(
-            Fault(
-                "",
-                f"has {len(octets)} bytes of JSON; at most {MOST_JOB_BYTES} go through "
-                "ForestMQ: use a template with variables, or send it to the HTTP API",
-            )
+        detail = (
+            f"has {len(octets)} bytes of JSON; at most {MOST_JOB_BYTES} go through ForestMQ: "
+            "use a template with variables, or send it to the HTTP API"
         )
+        faults.append(Fault("", detail))
     if faults:
         raise Invalid(faults)
     data = base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
@@ -124,10 +121,7 @@ def build_body(
     if key:
         signature = sign(key, topic=topic, job_id=job_id, at_s=at_s, data=data)
         envelope |= {"kid": key.key_id, "at": at_s, "sig": signature}
-    body = json.dumps({"message": envelope}, separators=(",", ":")).encode()
-    if len(body) > MOST_BODY_BYTES:  # names as long as they may be
-        raise Invalid([Fault("", f"makes a request of {len(body)} bytes; say less")])
-    return body
+    return envelope
 
 
 def parse_envelope(message: Mapping[str, object]) -> Envelope:

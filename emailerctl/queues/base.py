@@ -17,7 +17,15 @@ class Ticket:
     receipt: object = None
 
 
-class Announcer(Protocol):
+class Reporter(Protocol):
+    """Whoever knows a broker."""
+
+    def report(self) -> QueueReport | None:
+        """Return what this process has seen of the broker; None where there is none."""
+        ...
+
+
+class Announcer(Reporter, Protocol):
     """The half of a queue that whoever accepts messages has."""
 
     def put(self, message_ids: Sequence[int], *, priority: Priority = Priority.NORMAL) -> None:
@@ -25,10 +33,6 @@ class Announcer(Protocol):
 
         May be lost; must neither block nor fail, in any thread (F-BR-04).
         """
-        ...
-
-    def report(self) -> QueueReport | None:
-        """Return what this process has seen of the broker; None where there is none."""
         ...
 
     async def close(self) -> None:

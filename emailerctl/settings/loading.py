@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -309,11 +310,12 @@ def _nest(values: Mapping[KeyPath, object]) -> dict[str, Any]:
 def _cross_check(
     settings: Settings, next_hops: Collection[str], places: Mapping[KeyPath, str]
 ) -> Iterator[SettingFault]:
-    """Yield what is wrong between tables: next hops that there are not, mailboxes."""
+    """Yield what is wrong between tables: next hops that there are not, mailboxes, brokers."""
     for key, detail in (
         *_find_strange_hops(settings, next_hops),
         *_find_dead_rules(settings),
         *_find_bad_mailboxes(settings),
+        *_find_shared_brokers(settings),
     ):
         yield SettingFault(find_place(places, key) or "default", ".".join(key), detail)
 
@@ -341,6 +343,21 @@ def _find_strange_hops(
             ("alerts", "mail_to"),
             "no next hop takes that mail; set via, or [routing] default",
         )
+
+
+def _find_shared_brokers(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Yield ForestMQs that would carry doorbells and jobs: each taker would take both."""
+    queue = settings.queue
+    topics = queue.forestmq.topics if queue.kind == "forestmq" else {}
+    theirs = {urlsplit(url).netloc.lower(): topic for topic, url in topics.items()}
+    for topic, url in settings.ingest.forestmq.topics.items():
+        other = theirs.get(urlsplit(url).netloc.lower())
+        if other:
+            detail = (
+                f"shares {shorten(url)} with [queue.forestmq.topics] {shorten(other)}; a "
+                "ForestMQ has one queue and no topics, so start a second one for jobs"
+            )
+            yield ("ingest", "forestmq", "topics", topic), detail
 
 
 def _find_dead_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:

@@ -416,7 +416,7 @@ def _job_key_id(key_id: str) -> str:
 
 def _job_key(key: SecretStr) -> SecretStr:
     least = job.SECRET_CHARACTERS
-    if len(key.get_secret_value()) < least:
+    if any(len(one) < least for one in key.get_secret_value().split() or [""]):
         msg = f"is shorter than {least} characters; make one: openssl rand -hex 32"
         raise ValueError(msg)
     return key
@@ -587,9 +587,15 @@ class ForestMqIngestSettings(Section):
         default=False,
         description="Allow plain http, which is all that ForestMQ speaks, to other hosts.",
     )
+    host: Text = Field(
+        default="",
+        description="Host header to send, for a server whose --hosts lacks the URL's name; "
+        "empty: that name.",
+    )
     keys: dict[JobKeyId, JobKey] = Field(
         default_factory=dict,
-        description="Key id = secret of 32 characters or more; the key id is the service.",
+        description="Key id = secret of 32 characters or more; the key id is the service.  "
+        "While it is replaced there may be two, with a space between: the first signs.",
         examples=['shop_file = "/run/secrets/shop_job_key"'],
     )
     topics: dict[JobTopic, Text] = Field(

@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from emailerctl.errors import Fault
 from emailerctl.models.doorbell import ForeignMessage, QueueReport, Silent
 from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
@@ -455,6 +456,63 @@ class Breach:
     invariant: str
     detail: str
     message_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Why a job can't become a message.
+
+    Attributes:
+        reason: a code.
+        service: whose it is known to be; empty where nobody knows.
+        key_id, job_id: what the job claims; empty where it claims nothing that can be.
+    """
+
+    reason: str
+    faults: tuple[Fault, ...] = ()
+    service: str = ""
+    key_id: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxJob(Rejection):
+    """A job of another service, as it came; it waits while its reason is empty.
+
+    Attributes:
+        raw: the message that was taken from the broker, or what could not be read as one.
+        due_ms: when it is looked at (again).
+        tries: how often that was begun and nothing came of it.
+    """
+
+    reason: str = ""
+    inbox_id: int
+    topic: str
+    raw: bytes
+    received_ms: int
+    due_ms: int
+    changed_ms: int
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxFilter:
+    """What a listing of the inbox is narrowed to; empty fields do not narrow."""
+
+    is_waiting: bool | None = None
+    reason: str = ""
+    key_id: str = ""
+    topic: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxCounts:
+    """The inbox in numbers."""
+
+    waiting: int
+    rejected: int
+    oldest_waiting_ms: int | None
+    newest_rejected_ms: int | None
 
 
 class Store(Protocol):
@@ -915,6 +973,61 @@ class Store(Protocol):
 
     async def wake_parked(self, *, now_ms: int, limit: int) -> int:
         """Make due what waits for a next hop, *limit* messages at most; return how many."""
+        ...
+
+    # the inbox
+
+    async def add_job(self, job: InboxJob) -> None:
+        """Enter a job as it came.
+
+        Raises:
+            IdTaken: another one has that id.
+        """
+        ...
+
+    async def claim_jobs(self, *, now_ms: int, again_ms: int, limit: int) -> list[InboxJob]:
+        """Return jobs that wait and are due; nobody else gets them before *again_ms*."""
+        ...
+
+    async def reject_job(self, inbox_id: int, rejection: Rejection, *, now_ms: int) -> bool:
+        """Write why a job can't become a message; False when it is gone."""
+        ...
+
+    async def defer_job(self, inbox_id: int, *, due_ms: int) -> None:
+        """Let a job wait: nothing is wrong with it."""
+        ...
+
+    async def end_job(self, inbox_id: int) -> None:
+        """Remove a job that is a message now."""
+        ...
+
+    async def remove_job(self, inbox_id: int, *, actor: str, now_ms: int) -> bool:
+        """Remove a job for good, with an event; False when there was none."""
+        ...
+
+    async def list_jobs(
+        self, filter_: InboxFilter, *, cursor: str | None, limit: int
+    ) -> Page[InboxJob]:
+        """Return jobs of the inbox, newest first."""
+        ...
+
+    async def find_jobs(self, low: int, high: int, *, limit: int = 5) -> list[InboxJob]:
+        """Return the jobs whose inbox ids are from *low* to *high*, both included."""
+        ...
+
+    async def find_rejection(self, *, key_id: str, job_id: str) -> InboxJob | None:
+        """Return the newest rejected job with these names; a verified one before others."""
+        ...
+
+    async def count_jobs(self) -> InboxCounts:
+        """Return the inbox in numbers."""
+        ...
+
+    async def retain_jobs(self, *, before_ms: int, most: int, limit: int) -> int:
+        """Remove rejected jobs: the old ones, and so many that at most *most* jobs remain.
+
+        Those of unknown origin go first.  Jobs that wait are never removed.
+        """
         ...
 
     # alerts and health

@@ -400,6 +400,36 @@ def _doorbells(db: Database) -> None:
             db.execute(statement)
 
 
+# A job with an empty reason waits; any other has been rejected.  An accepted one is a message.
+_INBOX = """
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY,
+    topic TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    received_at INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    service TEXT NOT NULL DEFAULT '',
+    key_id TEXT NOT NULL DEFAULT '',
+    job_id TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    faults TEXT,
+    changed_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX inbox_waiting ON inbox (due_at) WHERE reason = '';
+CREATE INDEX inbox_rejected ON inbox (changed_at) WHERE reason <> '';
+CREATE INDEX inbox_job ON inbox (job_id) WHERE job_id <> '';
+"""
+
+
+@_MIGRATIONS(name=STEPS[5])
+def _inbox(db: Database) -> None:
+    """Add the inbox: jobs of other services, as they came, until they are messages."""
+    for statement in _INBOX.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
 def migrate(path: Path) -> list[Step]:
     """Create the store if there is none, apply what is pending, and return all steps.
 

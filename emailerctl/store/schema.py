@@ -19,6 +19,7 @@ STEPS = (
     "0003_breakers",
     "0005_routes_and_doubts",
     "0007_doorbells",
+    "0008_inbox",
 )
 
 # Steps are additive: the release before goes on with them, so that an upgrade can be taken back

@@ -24,6 +24,7 @@ from emailerctl.store import (
     delivering,
     doorbells,
     fencing,
+    inbox,
     keeping,
     operating,
     pacing,
@@ -40,12 +41,16 @@ from emailerctl.store.base import (
     Claim,
     Consumer,
     Due,
+    InboxCounts,
+    InboxFilter,
+    InboxJob,
     NewReport,
     NextHop,
     Order,
     OrderResult,
     Pause,
     QueueStats,
+    Rejection,
     Stint,
     Suppression,
     Taken,
@@ -650,6 +655,61 @@ class SqlStore:
     async def wake_parked(self, *, now_ms: int, limit: int) -> int:
         """Make due what waits for a next hop, *limit* messages at most; return how many."""
         return await self.driver.write(lambda tx: pacing.wake_parked(tx, now_ms, limit))
+
+    # the inbox
+
+    async def add_job(self, job: InboxJob) -> None:
+        """Enter a job as it came."""
+        await self.driver.write(lambda tx: inbox.add(tx, job))
+
+    async def claim_jobs(self, *, now_ms: int, again_ms: int, limit: int) -> list[InboxJob]:
+        """Return jobs that wait and are due; nobody else gets them before *again_ms*."""
+        return await self.driver.write(
+            lambda tx: inbox.claim(tx, now_ms=now_ms, again_ms=again_ms, limit=limit)
+        )
+
+    async def reject_job(self, inbox_id: int, rejection: Rejection, *, now_ms: int) -> bool:
+        """Write why a job can't become a message; False when it is gone."""
+        return await self.driver.write(lambda tx: inbox.reject(tx, inbox_id, rejection, now_ms))
+
+    async def defer_job(self, inbox_id: int, *, due_ms: int) -> None:
+        """Let a job wait: nothing is wrong with it."""
+        params = {"id": inbox_id, "due_at": due_ms}
+        await self.driver.write(lambda tx: tx.run(sql.DEFER_JOB, params))
+
+    async def end_job(self, inbox_id: int) -> None:
+        """Remove a job that is a message now."""
+        await self.driver.write(lambda tx: tx.run(sql.END_JOB, {"id": inbox_id}))
+
+    async def remove_job(self, inbox_id: int, *, actor: str, now_ms: int) -> bool:
+        """Remove a job for good, with an event; False when there was none."""
+        return await self.driver.write(
+            lambda tx: inbox.remove(tx, inbox_id, actor=actor, now_ms=now_ms)
+        )
+
+    async def list_jobs(
+        self, filter_: InboxFilter, *, cursor: str | None, limit: int
+    ) -> Page[InboxJob]:
+        """Return jobs of the inbox, newest first."""
+        return await self.driver.read(lambda tx: inbox.list_jobs(tx, filter_, cursor, limit))
+
+    async def find_jobs(self, low: int, high: int, *, limit: int = 5) -> list[InboxJob]:
+        """Return the jobs whose inbox ids are from *low* to *high*, both included."""
+        return await self.driver.read(lambda tx: inbox.list_between(tx, low, high, limit=limit))
+
+    async def find_rejection(self, *, key_id: str, job_id: str) -> InboxJob | None:
+        """Return the newest rejected job with these names; a verified one before others."""
+        return await self.driver.read(lambda tx: inbox.find_rejection(tx, key_id, job_id))
+
+    async def count_jobs(self) -> InboxCounts:
+        """Return the inbox in numbers."""
+        return await self.driver.read(inbox.count)
+
+    async def retain_jobs(self, *, before_ms: int, most: int, limit: int) -> int:
+        """Remove rejected jobs: the old ones, and so many that at most *most* remain."""
+        return await self.driver.write(
+            lambda tx: inbox.retain(tx, before_ms=before_ms, most=most, limit=limit)
+        )
 
     # alerts and notes
 

@@ -848,3 +848,69 @@ OLD_REPORT_CALLS = """
      WHERE id <= (SELECT max(id) FROM (SELECT id, received_at FROM report_calls
                                         ORDER BY id LIMIT :limit) WHERE received_at < :before)
 """
+
+# the inbox
+
+ADD_JOB = """
+    INSERT INTO inbox (id, topic, raw, received_at, due_at, changed_at)
+    VALUES (:id, :topic, :raw, :now, :due_at, :now) ON CONFLICT (id) DO NOTHING
+"""
+
+_JOB = """id, topic, raw, received_at, due_at, tries, service, key_id, job_id, reason, faults,
+           changed_at"""
+
+CLAIM_JOBS = f"""
+    UPDATE inbox SET due_at = :again_at, tries = tries + 1
+     WHERE id IN (
+           SELECT id FROM inbox WHERE reason = '' AND due_at <= :now
+            ORDER BY due_at LIMIT :limit
+     )
+ RETURNING {_JOB}
+"""
+
+REJECT_JOB = """
+    UPDATE inbox
+       SET reason = :reason, faults = :faults, service = :service, key_id = :key_id,
+           job_id = :job_id, changed_at = :now
+     WHERE id = :id
+"""
+
+DEFER_JOB = "UPDATE inbox SET due_at = :due_at, tries = 0 WHERE id = :id AND reason = ''"
+
+END_JOB = "DELETE FROM inbox WHERE id = :id"
+
+WAITING_JOBS = "SELECT count(*), min(received_at) FROM inbox WHERE reason = ''"
+
+REJECTED_JOBS = "SELECT count(*), max(changed_at) FROM inbox WHERE reason <> ''"
+
+JOBS = f"""
+    SELECT {_JOB} FROM inbox
+     WHERE id < :below AND (:is_waiting IS NULL OR (reason = '') = :is_waiting)
+       AND (:reason = '' OR reason = :reason) AND (:key_id = '' OR key_id = :key_id)
+       AND (:topic = '' OR topic = :topic)
+     ORDER BY id DESC LIMIT :limit
+"""
+
+JOBS_BETWEEN = f"""
+    SELECT {_JOB} FROM inbox WHERE id BETWEEN :low AND :high ORDER BY id LIMIT :limit
+"""
+
+# What a service hears of its job: what was known to come from it first.
+REJECTION = f"""
+    SELECT {_JOB} FROM inbox
+     WHERE job_id = :job_id AND key_id = :key_id AND reason <> ''
+     ORDER BY service = '', id DESC LIMIT 1
+"""
+
+OLD_JOBS = """
+    DELETE FROM inbox WHERE id IN (
+           SELECT id FROM inbox WHERE reason <> '' AND changed_at < :before LIMIT :limit
+    )
+"""
+
+# What nobody is known to have sent goes first.
+EXCESS_JOBS = """
+    DELETE FROM inbox WHERE id IN (
+           SELECT id FROM inbox WHERE reason <> '' ORDER BY service <> '', id LIMIT :limit
+    )
+"""

@@ -17,15 +17,17 @@ from typing import Any
 
 import pytest
 
+from tests.ports import keep_port
 from tests.smtpd.fixture import ROOT, START_WITHIN_S, has_ended
 
 
 class ForestMq:
     """The stand-in as a child process."""
 
-    def __init__(self, *options: str, folder: Path, port: int = 0) -> None:
+    def __init__(self, *options: str, folder: Path) -> None:
         self.folder = folder
-        self.port = port
+        self._kept = keep_port()
+        self.port: int = self._kept.getsockname()[1]
         self._options = options
         self.process = self._start()
 
@@ -44,7 +46,7 @@ class ForestMq:
                 process.kill()
                 process.wait()
                 raise RuntimeError(f"the stand-in is not up after {START_WITHIN_S} s")
-        self.port, self._control_port = map(int, ready.read_text().split())
+        self._control_port = int(ready.read_text().split()[1])
         return process
 
     @property
@@ -89,6 +91,11 @@ class ForestMq:
         self.kill()
         self.process = self._start()
 
+    def end(self) -> None:
+        """End it for good."""
+        self.kill()
+        self._kept.close()
+
 
 StartForestMq = Callable[..., ForestMq]
 
@@ -105,4 +112,4 @@ def start_forestmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartFo
 
     yield start
     for server in servers:
-        server.kill()
+        server.end()

@@ -20,6 +20,7 @@ import json
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -28,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.forestmq.texts import Dies, dump, misprint, parse
+from tests.ports import keep_port
 
 _METHODS = {"GET", "POST", "PUT", "DELETE", "HEAD"}
 _ALL_METHODS = {*_METHODS, "PATCH", "OPTIONS", "TRACE", "CONNECT"}
@@ -111,6 +113,7 @@ class Server:
         self.options = options
         self.counts: Counter[str] = Counter()
         self.port = 0
+        self._kept: socket.socket | None = None
         self._queue: list[str] = []
         self._chance = random.Random(options.seed)
         self._log = log.open("a", buffering=1) if log else None
@@ -122,10 +125,12 @@ class Server:
 
     async def listen(self, port: int) -> None:
         """Listen; on the same port again after a death."""
-        loop = asyncio.get_running_loop()
-        # asyncio sets SO_REUSEADDR, so that the port of a dead one is free at once.
-        self._listening = await loop.create_server(lambda: Connection(self), "127.0.0.1", port)
-        self.port = self._listening.sockets[0].getsockname()[1]
+        if self._kept is None:
+            self._kept = keep_port(port)
+            self.port = self._kept.getsockname()[1]
+        self._listening = await asyncio.get_running_loop().create_server(
+            lambda: Connection(self), "127.0.0.1", self.port, reuse_port=True
+        )
 
     async def run(self) -> None:
         """Answer one request after the other, for ever."""

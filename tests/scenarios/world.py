@@ -83,6 +83,10 @@ def write_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     return "\n".join(lines)
 
 
+def _write_key(key: str) -> str:
+    return f'"{key}"' if "." in key else key
+
+
 def _write_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import keep_port
+
 ROOT = Path(__file__).resolve().parents[2]
 START_WITHIN_S = 10
 
@@ -42,7 +44,8 @@ class SmtpServer:
         self._journal = self.folder / "journal.jsonl"
         self._transcript = self.folder / "transcript.txt"
         self._options = options
-        self.port = port
+        self._kept = keep_port(port)
+        self.port: int = self._kept.getsockname()[1]
         self.process = self._start()
         self.is_pristine = True
 
@@ -67,7 +70,6 @@ class SmtpServer:
                 process.kill()
                 process.wait()
                 raise RuntimeError(f"the SMTP server is not up after {START_WITHIN_S} s")
-        self.port = int(ready.read_text())
 
     def begin_anew(self) -> None:
         """Forget everything: journal, transcript, connections, addresses seen."""
@@ -129,6 +131,7 @@ class SmtpServer:
         if self.process.poll() is None:
             self.resume()
         self.stop()
+        self._kept.close()
 
 
 _IDLE = pytest.StashKey[dict[tuple[str, ...], list[SmtpServer]]]()

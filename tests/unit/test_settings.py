@@ -972,3 +972,20 @@ def test_plain_http_to_another_host_is_allowed_by_a_setting() -> None:
 def test_a_table_within_a_table_is_no_value() -> None:
     assert "this is a table: [ingest.forestmq]" in refused("[ingest]\nforestmq = 1")[0]
     assert "did you mean" in refused("[ingest.forestmw]\nallow_unsigned = true")[0]
+
+
+def test_doorbells_and_jobs_do_not_share_a_forestmq() -> None:
+    """Each taker would take what is the other's: there are no topics in it."""
+    text = """
+[queue]
+kind = "{kind}"
+[queue.forestmq.topics]
+"email.send" = "http://127.0.0.1:8005"
+[ingest.forestmq.topics]
+"email.job" = "http://127.0.0.1:8005/"
+"""
+    (line,) = refused(text.format(kind="forestmq"))
+
+    assert line.startswith("emailer.toml:7: ingest.forestmq.topics.email.job: shares ")
+    assert "start a second one for jobs" in line
+    assert load(write(text.format(kind="embedded")), environ={})
