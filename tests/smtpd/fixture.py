@@ -141,8 +141,18 @@ def find_idle(config: pytest.Config) -> dict[tuple[str, ...], list[SmtpServer]]:
     """Return the servers that a test is done with, by options: starting one takes longer."""
     if _IDLE not in config.stash:
         config.stash[_IDLE] = {}
-        config.add_cleanup(lambda: stop_all(config.stash[_IDLE]))
+        config.pluginmanager.register(_AtTheEnd(config.stash[_IDLE]))
     return config.stash[_IDLE]
+
+
+class _AtTheEnd:
+    """Ends what is idle.  Not as a clean-up of the configuration: workers are killed in it."""
+
+    def __init__(self, idle: dict[tuple[str, ...], list[SmtpServer]]) -> None:
+        self._idle = idle
+
+    def pytest_sessionfinish(self) -> None:
+        stop_all(self._idle)
 
 
 def stop_all(idle: dict[tuple[str, ...], list[SmtpServer]]) -> None:
