@@ -1,5 +1,6 @@
 """Settings -> App: the composition root, the only file that names concrete backends."""
 
+import asyncio
 import math
 import os
 import shutil
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.bounces import Bounces
+from emailerctl.core.brokers import BrokerFacts, find_broker
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
@@ -27,7 +29,7 @@ from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
-from emailerctl.models.doorbell import SourceStatus
+from emailerctl.models.doorbell import SourceStatus, Use
 from emailerctl.models.event import Event
 from emailerctl.models.job import Key
 from emailerctl.models.message import Priority
@@ -105,6 +107,20 @@ class App:
     def build_queue(self, eyes: Eyes, listener: Listener, *, reporter: str) -> Queue:
         """Build a consumer's queue, of the kind that the settings name."""
         return _QUEUES[self.settings.queue.kind](self, eyes, listener, reporter)
+
+    async def find_broker(self, *, asks: bool) -> BrokerFacts | None:
+        """Return what is known of the broker; None where there is none.
+
+        Args:
+            asks: ask every ForestMQ now, for two seconds at the most; else what the processes
+                have seen has to do.
+        """
+        return await find_broker(
+            self.store,
+            kind=self.settings.queue.kind,
+            answers=await check_brokers(self.settings) if asks else None,
+            now_ms=self.clock.now_ms(),
+        )
 
     def build_hops(self) -> dict[str, Hop]:
         """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
@@ -325,10 +341,12 @@ def _connect_forestmq(
     return connect
 
 
-def connect_jobs(settings: Settings, clock: Clock, chance: Random, url: str) -> ForestMqClient:
+def connect_jobs(
+    settings: Settings, clock: Clock, chance: Random, url: str, *, timeout_s: float = _TAKE_S
+) -> ForestMqClient:
     """Return a client of the ForestMQ at *url* that carries jobs; nothing is opened yet."""
     host = settings.ingest.forestmq.host
-    return ForestMqClient(url, clock=clock, rng=chance, timeout_s=_TAKE_S, host=host)
+    return ForestMqClient(url, clock=clock, rng=chance, timeout_s=timeout_s, host=host)
 
 
 def list_job_sources(settings: Settings) -> list[SourceStatus]:
@@ -336,28 +354,27 @@ def list_job_sources(settings: Settings) -> list[SourceStatus]:
     topics: dict[str, tuple[str, ...]] = {}
     for topic, url in settings.ingest.forestmq.topics.items():
         topics[url] = (*topics.get(url, ()), topic)
-    return [SourceStatus(url, names) for url, names in topics.items()]
+    return [SourceStatus(url, names, use=Use.JOBS) for url, names in topics.items()]
 
 
 async def check_brokers(settings: Settings) -> list[SourceStatus]:
     """Ask every ForestMQ how it is: those of the queue, and those that carry jobs."""
     clock, chance = SystemClock(), Random()  # noqa: S311  (jitter)
-    checked = [
-        await _check_broker(connect_jobs(settings, clock, chance, status.url), status, clock)
-        for status in list_job_sources(settings)
-    ]
+    asked: list[tuple[ForestMqClient, SourceStatus]] = []
     wanted = settings.queue.forestmq
-    if settings.queue.kind != "forestmq":
-        return checked
-    topics = Topics(wanted)
-    connect = _connect_forestmq(wanted, clock, chance, most_s=_RING_S)
-    return [
-        *[
-            await _check_broker(connect(url), SourceStatus(url, topics.list_at(url)), clock)
+    if settings.queue.kind == "forestmq":
+        topics = Topics(wanted)
+        connect = _connect_forestmq(wanted, clock, chance, most_s=_RING_S)
+        asked += [
+            (connect(url), SourceStatus(url, topics.list_at(url)))
             for url in dict.fromkeys(topics.urls.values())
-        ],
-        *checked,
-    ]
+        ]
+    for status in list_job_sources(settings):
+        client = connect_jobs(settings, clock, chance, status.url, timeout_s=_RING_S)
+        asked.append((client, status))
+    return await asyncio.gather(
+        *(_check_broker(client, status, clock) for client, status in asked)
+    )
 
 
 async def _check_broker(

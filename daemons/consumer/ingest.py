@@ -16,7 +16,7 @@ from emailerctl import log
 from emailerctl.core.ingest import Accepted, Deferred, Reason, Verdict
 from emailerctl.errors import EmailerError, Unavailable
 from emailerctl.models.clock import to_ms
-from emailerctl.models.doorbell import QueueReport, SourceStatus
+from emailerctl.models.doorbell import QueueCounts, QueueReport, SourceStatus
 from emailerctl.models.ids import INBOX, MESSAGE, build_message_id, to_public
 from emailerctl.queues.forestmq_client import ForestMqError, Trouble
 from emailerctl.queues.forestmq_publisher import KIND, note_answer, note_trouble
@@ -33,6 +33,7 @@ _RETAIN_EVERY_S = 10.0
 _RETAIN_AT_ONCE = 500
 _EMPTY_S = (0.02, 0.5)  # between two takes from an empty queue: at first, and at most
 _MOST_RAW = 64 * 1024
+_MAY_HAVE_TAKEN = frozenset({Trouble.TIMED_OUT, Trouble.UNREADABLE})
 
 
 class IngestLoop:
@@ -45,6 +46,7 @@ class IngestLoop:
         self._most = forestmq.max_jobs
         self._retention_ms = to_ms(forestmq.retention)
         self._reporter = reporter
+        self.counts = QueueCounts()
         self._pollers = [_Poller(app, one, self) for one in list_job_sources(app.settings)]
         self._processing: dict[asyncio.Task[None], int] = {}
         self._freed = asyncio.Event()
@@ -61,7 +63,7 @@ class IngestLoop:
     def report(self) -> QueueReport | None:
         """Return how this process stands with every ForestMQ that carries jobs."""
         sources = [poller.status for poller in self._pollers]
-        return QueueReport(self._reporter, KIND, sources) if sources else None
+        return QueueReport(self._reporter, KIND, sources, self.counts) if sources else None
 
     def start(self) -> None:
         """Begin to take jobs."""
@@ -134,6 +136,7 @@ class IngestLoop:
                     raise
                 continue
             break
+        self.counts.jobs_kept += 1
         task = asyncio.create_task(self._process(job))
         self._processing[task] = job.inbox_id
         task.add_done_callback(self._finish)
@@ -188,11 +191,21 @@ class IngestLoop:
             _log.exception("job %s could not be processed", job.inbox_id)
             detail = f"a fault of emailerctl: {type(error).__name__}; please report it"
             with suppress(EmailerError):
-                verdict = await self._app.ingest.reject(job, Reason.BUG, detail)
-                _tell(job, verdict)
+                self._note(await self._app.ingest.reject(job, Reason.BUG, detail), job)
             return
-        if isinstance(verdict, Deferred):
-            self._waiting += 1
+        self._note(verdict, job)
+
+    def _note(self, verdict: Verdict, job: InboxJob) -> None:
+        """Count what came of a job, and write it to the process log."""
+        match verdict:
+            case Accepted(receipt=receipt):
+                self.counts.jobs_accepted += not receipt.is_replay
+                self.counts.jobs_replayed += receipt.is_replay
+                self.counts.jobs_unsigned += not (receipt.is_replay or verdict.is_signed)
+            case Deferred():
+                self._waiting += 1
+            case _:
+                self.counts.jobs_rejected += 1
         _tell(job, verdict)
 
 
@@ -267,6 +280,7 @@ class _Poller:
                 self._client.breaker.succeed()  # it is well: what it carried is not
                 return topics[0], error.body
             note_trouble(self.status, error, self._clock)
+            self._loop.counts.jobs_take_failed += error.trouble in _MAY_HAVE_TAKEN
             if error.trouble is Trouble.TIMED_OUT:
                 log.log("job.may_be_lost", "warning", url=self.status.url, detail=error.detail)
             return None

@@ -6,10 +6,10 @@ from typer import Argument, Context, Option, Typer
 
 from emailerctl.cli import messages, options, output, session
 from emailerctl.core import shapes
-from emailerctl.core.brokers import BrokerView, build_view
+from emailerctl.core.brokers import BrokerFacts
 from emailerctl.errors import NotFound
 from emailerctl.models.clock import to_text
-from emailerctl.models.doorbell import FOREIGN, ForeignMessage
+from emailerctl.models.doorbell import FOREIGN, ForeignMessage, Use
 from emailerctl.models.ids import parse_public, to_public
 from emailerctl.models.lifecycle import State, WaitingFor
 from emailerctl.models.message import MessageView
@@ -65,9 +65,9 @@ def stats(ctx: Context) -> None:
     Example: emailerctl queue stats -o json
     """
 
-    async def work(opened: "App") -> tuple[QueueStats, BrokerView | None, int]:
+    async def work(opened: "App") -> tuple[QueueStats, BrokerFacts | None, int]:
+        broker = await opened.find_broker(asks=True)
         now_ms = opened.clock.now_ms()
-        broker = await _load_broker(opened, now_ms)
         return await opened.store.queue_stats(now_ms=now_ms), broker, now_ms
 
     found, broker, now_ms = session.run(ctx, work)
@@ -88,27 +88,14 @@ def stats(ctx: Context) -> None:
         _write_broker(broker)
 
 
-async def _load_broker(opened: "App", now_ms: int) -> BrokerView | None:
-    from emailerctl.wiring import check_brokers
-
-    if opened.settings.queue.kind == "embedded":
-        return None
-    return build_view(
-        opened.settings.queue.kind,
-        await check_brokers(opened.settings),
-        await opened.store.list_queue_reports(),
-        await opened.store.count_foreign(),
-        now_ms=now_ms,
-    )
-
-
-def _write_broker(broker: BrokerView) -> None:
+def _write_broker(broker: BrokerFacts) -> None:
     output.table(
         "ForestMQ",
-        ("url", "topics", "health", "queued"),
+        ("url", "carries", "topics", "health", "queued"),
         [
             [
                 source.url,
+                source.use,
                 ", ".join(source.topics),
                 source.detail or "ok",
                 "" if source.length is None else source.length,
@@ -117,10 +104,23 @@ def _write_broker(broker: BrokerView) -> None:
         ],
     )
     counts = broker.counts
-    output.note(
-        f"in a day: {counts.rung} doorbells rung, {counts.taken} taken out, {counts.lost} "
-        f"lost; {counts.direct} messages taken without one; foreign ones kept: {broker.foreign}"
-    )
+    uses = {source.use for source in broker.sources}
+    if Use.DOORBELLS in uses:
+        output.note(
+            f"in a day: {counts.rung} doorbells rung, {counts.taken} taken out, {counts.lost} "
+            f"lost, {counts.take_failed} takes failed; {counts.direct} messages taken without "
+            f"one; foreign ones kept: {broker.foreign}"
+        )
+        output.note(f"fallback: {'on' if broker.is_falling_back else 'off'}")
+    if Use.JOBS in uses:
+        output.note(
+            f"in a day: {counts.jobs_kept} jobs kept, {counts.jobs_accepted} accepted, "
+            f"{counts.jobs_unsigned} of them unsigned, {counts.jobs_rejected} rejected, "
+            f"{counts.jobs_take_failed} takes failed; in the inbox: {broker.inbox.waiting} "
+            f"waiting, {broker.inbox.rejected} rejected"
+        )
+    for source in broker.refused:
+        output.warn(f"{source.url} refuses our name for it: 403 by a wrong --hosts")
     if not broker.alive:
         output.warn("no consumer and no API has reported lately")
     if broker.is_falling_back:

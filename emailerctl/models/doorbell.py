@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 from emailerctl.models.clock import to_text
@@ -113,6 +114,11 @@ class QueueCounts:
         foreign: of another topic or version; parked.
         unparked: foreign, and not kept: the list is full.
         fallbacks: how often the store had to be asked instead.
+        jobs_kept: whole jobs of other services that are in the inbox since.
+        jobs_accepted: of them messages now; `jobs_replayed`: once more under a known id.
+        jobs_unsigned: accepted without a signature, from whoever reaches the broker.
+        jobs_rejected: no messages; they stay in the inbox with the reason.
+        jobs_take_failed: takes without a readable answer; each may be a lost job.
     """
 
     rung: int = 0
@@ -131,6 +137,12 @@ class QueueCounts:
     foreign: int = 0
     unparked: int = 0
     fallbacks: int = 0
+    jobs_kept: int = 0
+    jobs_accepted: int = 0
+    jobs_replayed: int = 0
+    jobs_unsigned: int = 0
+    jobs_rejected: int = 0
+    jobs_take_failed: int = 0
 
     def shape(self) -> dict[str, int]:
         """Return the numbers by name."""
@@ -141,6 +153,13 @@ class QueueCounts:
         for name, number in numbers.items():
             if name in self.__slots__ and isinstance(number, int):
                 setattr(self, name, getattr(self, name) + number)
+
+
+class Use(StrEnum):
+    """What a broker carries."""
+
+    DOORBELLS = "doorbells"
+    JOBS = "jobs"
 
 
 @dataclass(slots=True)
@@ -158,11 +177,13 @@ class SourceStatus:
     detail: str = ""
     since_ms: int | None = None
     length: int | None = None
+    use: str = Use.DOORBELLS
 
     def shape(self) -> dict[str, object]:
         """Return it as an object."""
         return {
             "url": self.url,
+            "use": self.use,
             "topics": list(self.topics),
             "ok": not self.trouble,
             "trouble": self.trouble or None,

@@ -241,7 +241,7 @@ class ForestMqClient:
             self.breaker.fail(Trouble.DOWN)  # cancelled: the connection's state is not known
             raise
         if status == _FORBIDDEN:
-            detail = "403: its --hosts lacks the name in our URL (or set [queue.forestmq] host)"
+            detail = "403: its --hosts lacks the name in our URL (or set host beside topics)"
             raise self._fail(Trouble.HOST_REFUSED, detail, raw)
         try:
             shape = json.loads(raw)

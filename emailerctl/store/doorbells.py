@@ -162,8 +162,13 @@ def _read_report(row: Sequence[object]) -> tuple[int, QueueReport]:
     said: Any = json.loads(text)
     counts = QueueCounts()
     counts.add(said["counts"])
+    # Of another version, where this process is older: what it has more is passed over.
+    known = SourceStatus.__slots__
     sources = [
-        SourceStatus(**{**source, "topics": tuple(source["topics"])})
+        SourceStatus(
+            **{name: source[name] for name in known if name in source}
+            | {"topics": tuple(source["topics"])}
+        )
         for source in said["sources"]
     ]
     return at_ms, QueueReport(reporter, said["kind"], sources, counts, said["fallback"])

@@ -70,6 +70,7 @@ def test_stats_show_health_length_and_losses(
     shown = world.ok("queue", "stats")
     assert server.url in shown.out
     assert "3 lost" in shown.err
+    assert "fallback: off" in shown.err
 
 
 def test_stats_name_a_wrong_hosts_list_and_the_fallback(
@@ -84,9 +85,30 @@ def test_stats_name_a_wrong_hosts_list_and_the_fallback(
     broker = world.ok("queue", "stats", "-o", "json").json["broker"]
 
     assert "--hosts" in shown.out
-    assert "fallback" in shown.err
+    assert "403 by a wrong --hosts" in shown.err
+    assert "fallback: on" in shown.err
     assert broker["fallback"] is True
     assert broker["sources"][0]["trouble"] == "host_refused"
+
+
+def test_stats_show_what_carries_jobs_beside_the_embedded_queue(
+    world: World,
+    start_forestmq: StartForestMq,  # noqa: F811
+) -> None:
+    server = start_forestmq()
+    with world.file.open("a") as file:
+        file.write(f'[ingest.forestmq.topics]\n"email.job" = "{server.url}"\n')
+    report(world, is_falling_back=False, jobs_kept=7, jobs_unsigned=2, jobs_take_failed=1)
+
+    shown = world.ok("queue", "stats")
+    broker = world.ok("queue", "stats", "-o", "json").json["broker"]
+
+    assert broker["kind"] == "embedded"
+    assert [(one["use"], one["ok"]) for one in broker["sources"]] == [("jobs", True)]
+    assert broker["inbox"] == {"waiting": 0, "rejected": 0}
+    assert "7 jobs kept" in shown.err
+    assert "2 of them unsigned" in shown.err
+    assert "doorbells rung" not in shown.err
 
 
 def test_stats_answer_while_forestmq_is_down(
