@@ -8,7 +8,7 @@ itself; so may anybody's.
 import socket
 
 
-def keep_port(port: int = 0) -> socket.socket:
+def keep_port(port: int = 0, address: str = "127.0.0.1") -> socket.socket:
     """Bind *port*, or a free one, without listening: connections are refused.
 
     Whoever listens there needs SO_REUSEPORT as well, and to be of the same user.
@@ -17,7 +17,7 @@ def keep_port(port: int = 0) -> socket.socket:
     try:
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        kept.bind(("127.0.0.1", port))
+        kept.bind((address, port))
     except OSError:
         kept.close()
         raise

@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from emailerctl.models.clock import SystemClock
+from emailerctl.models.clock import Clock, SystemClock
 from emailerctl.queues.forestmq_client import ForestMqClient, ForestMqError, Taken, Trouble
-from tests.desk import until
+from tests.fakes import FakeClock
 from tests.forestmq.fixture import ForestMq, StartForestMq
 
 BELL = {"topic": "email.send", "v": 1, "id": "msg_1C6K9Q2M7XW4T"}
@@ -22,11 +22,19 @@ async def connect() -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
         def connect(
-            server: ForestMq | str, *, timeout_s: float = 5, host: str = ""
+            server: ForestMq | str,
+            *,
+            timeout_s: float = 15,
+            host: str = "",
+            clock: Clock | None = None,
         ) -> ForestMqClient:
             url = server if isinstance(server, str) else server.url
             client = ForestMqClient(
-                url, clock=SystemClock(), rng=Random(1), timeout_s=timeout_s, host=host
+                url,
+                clock=clock or SystemClock(),
+                rng=Random(1),
+                timeout_s=timeout_s,
+                host=host,
             )
             stack.push_async_callback(client.close)
             return client
@@ -187,13 +195,14 @@ async def test_after_a_fault_it_is_not_asked_for_a_moment(
     start_forestmq: StartForestMq, connect: Connect
 ) -> None:
     server = start_forestmq("--error", "1")
-    client = connect(server)
+    clock = FakeClock()
+    client = connect(server, clock=clock)
     await fails(client.put(BELL))
     asked = server.stats()["errors"]
 
     assert (await fails(client.put(BELL))).trouble is Trouble.RESTING
     assert server.stats()["errors"] == asked
 
-    await asyncio.to_thread(server.set, error=0)
-    await until(lambda: not client.breaker.rest_s)
+    server.set(error=0)
+    clock.advance(ms=100)
     assert await client.put(BELL) == 1

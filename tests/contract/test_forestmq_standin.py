@@ -19,12 +19,19 @@ PROBE = ROOT.parent / "shared" / "tools" / "forestmq_probe.py"
 DOORBELL = {"topic": "email.send", "v": 1, "id": "msg_1C6K9Q2M7XW4T"}
 
 
+# One client for all: making one takes longer than what it is asked to do.
+HTTP = httpx.Client(
+    trust_env=False, timeout=15, limits=httpx.Limits(max_keepalive_connections=0)
+)
+IMPATIENT = httpx.Timeout(15, read=0.05)  # what was asked is there, and nobody waits for it
+
+
 def put(server: ForestMq, message: object = DOORBELL) -> httpx.Response:
-    return httpx.post(f"{server.url}/provider", json={"message": message})
+    return HTTP.post(f"{server.url}/provider", json={"message": message})
 
 
 def take(server: ForestMq) -> dict[str, object]:
-    found: dict[str, object] = httpx.post(f"{server.url}/consumer").json()
+    found: dict[str, object] = HTTP.post(f"{server.url}/consumer").json()
     return found
 
 
@@ -59,7 +66,7 @@ async def test_it_comes_back_empty_after_a_death(start_forestmq: StartForestMq) 
 
     def is_back() -> bool:
         try:
-            return httpx.get(f"{server.url}/health").json()["queue_length"] == 0
+            return HTTP.get(f"{server.url}/health").json()["queue_length"] == 0
         except httpx.TransportError:
             return False
 
@@ -85,8 +92,8 @@ async def test_it_is_killed_again_and_again(start_forestmq: StartForestMq) -> No
 def test_hosts_replace_the_list(start_forestmq: StartForestMq) -> None:
     server = start_forestmq("--hosts", "forestmq,queue")
 
-    refused = httpx.get(f"{server.url}/health")
-    taken = httpx.get(f"{server.url}/health", headers={"Host": "forestmq"})
+    refused = HTTP.get(f"{server.url}/health")
+    taken = HTTP.get(f"{server.url}/health", headers={"Host": "forestmq"})
 
     assert (refused.status_code, refused.reason_phrase) == (403, "Host not allowed")
     assert taken.status_code == 200
@@ -155,24 +162,25 @@ def test_mangled_and_invented_messages_come(start_forestmq: StartForestMq) -> No
     assert server.stats()["length"] == 0
 
 
-def test_one_that_hangs_does_what_it_was_asked(start_forestmq: StartForestMq) -> None:
+async def test_one_that_hangs_does_what_it_was_asked(start_forestmq: StartForestMq) -> None:
     server = start_forestmq("--hang")
     with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/provider", json={"message": DOORBELL}, timeout=0.2)
+        HTTP.post(f"{server.url}/provider", json={"message": DOORBELL}, timeout=IMPATIENT)
 
-    assert server.stats()["length"] == 1
+    await until(lambda: server.stats()["length"] == 1)
 
 
-def test_a_stalled_request_stalls_those_behind_it(start_forestmq: StartForestMq) -> None:
+async def test_a_stalled_request_stalls_those_behind_it(start_forestmq: StartForestMq) -> None:
     """Three takes that nobody waits for are done all the same."""
     server = start_forestmq()
     server.put(DOORBELL, times=4)
     server.set(stall=0.3)
     for _ in range(3):
         with pytest.raises(httpx.ReadTimeout):
-            httpx.post(f"{server.url}/consumer", timeout=0.05)
+            HTTP.post(f"{server.url}/consumer", timeout=IMPATIENT)
     server.set(stall=0)
 
+    await until(lambda: server.stats()["asked"] == 3)
     assert take(server)["queue_length"] == 0
 
 
@@ -189,7 +197,7 @@ def test_chunks_and_old_clients_are_understood(start_forestmq: StartForestMq) ->
     server = start_forestmq()
     body = json.dumps({"message": DOORBELL}).encode()
 
-    answer = httpx.post(f"{server.url}/provider", content=iter([body[:7], body[7:]]))
+    answer = HTTP.post(f"{server.url}/provider", content=iter([body[:7], body[7:]]))
     assert answer.json()["message"] == DOORBELL
 
     with socket.create_connection(("127.0.0.1", server.port), 5) as client:

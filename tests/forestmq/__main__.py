@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--port", type=int, default=0)
+    add("--address", default="127.0.0.1", help="0.0.0.0 in a container, as the real one")
     add("--control-port", type=int, metavar="PORT", help="0 takes a free one")
     add("--ready-file", type=Path, help="gets: port control-port")
     add("--log", type=Path, help="what is taken, in clear, as the real one prints it")
@@ -41,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 async def run(arguments: argparse.Namespace) -> None:
     given = vars(arguments)
     options = server.Options(**{f.name: given[f.name] for f in fields(server.Options)})
-    queue = server.Server(options, log=arguments.log)
+    queue = server.Server(options, log=arguments.log, address=arguments.address)
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     await queue.listen(arguments.port)

@@ -109,8 +109,11 @@ class Answer:
 class Server:
     """The queue, its faults, and its listening socket."""
 
-    def __init__(self, options: Options, *, log: Path | None) -> None:
+    def __init__(
+        self, options: Options, *, log: Path | None, address: str = "127.0.0.1"
+    ) -> None:
         self.options = options
+        self._address = address
         self.counts: Counter[str] = Counter()
         self.port = 0
         self._kept: socket.socket | None = None
@@ -126,10 +129,10 @@ class Server:
     async def listen(self, port: int) -> None:
         """Listen; on the same port again after a death."""
         if self._kept is None:
-            self._kept = keep_port(port)
+            self._kept = keep_port(port, self._address)
             self.port = self._kept.getsockname()[1]
         self._listening = await asyncio.get_running_loop().create_server(
-            lambda: Connection(self), "127.0.0.1", self.port, reuse_port=True
+            lambda: Connection(self), self._address, self.port, reuse_port=True
         )
 
     async def run(self) -> None:
