@@ -34,6 +34,12 @@ content = "3650d"
 messages = "3650d"
 events = "3650d"
 """
+_FORESTMQ = """
+[queue]
+kind = "forestmq"
+[queue.forestmq.topics]
+"email.send" = "{url}"
+"""
 _WARM_UP = 200
 
 
@@ -119,7 +125,7 @@ class Delivered:
 class Installation:
     """A store in a folder of its own, and what is run on it."""
 
-    def __init__(self, folder: Path, *, sink_port: int = 9) -> None:
+    def __init__(self, folder: Path, *, sink_port: int = 9, forestmq_url: str = "") -> None:
         """Write the settings; `create` or `adopt` makes the store."""
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -130,6 +136,7 @@ class Installation:
         self._runs = 0
         self._config.write_text(
             _SETTINGS.format(store=self.store, api_port=self.port, sink_port=sink_port)
+            + (_FORESTMQ.format(url=forestmq_url) if forestmq_url else "")
         )
 
     def command(self, *arguments: object) -> list[str]:

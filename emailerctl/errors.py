@@ -193,6 +193,13 @@ class StoreBusy(Unavailable):
     code, title = "store_busy", "Store busy"
 
 
+class NotQueued(Unavailable):
+    """A job is not known to have reached ForestMQ.  Publishing it again, as is, is safe."""
+
+    code, title = "not_queued", "Not known to be queued"
+    hint = "publish it again with the same id"
+
+
 class StorageFull(Unavailable):
     """The disk is full, or nearly: nothing was stored or acknowledged."""
 
@@ -226,6 +233,14 @@ class UsageError(EmailerError):
 
     code, title = "usage", "Usage error"
     status, exit_code = HTTPStatus.BAD_REQUEST, 2
+
+
+class JobRejected(EmailerError):
+    """A job that came through ForestMQ can't become a message; it stays in the inbox."""
+
+    code, title = "job_rejected", "Job rejected"
+    status, exit_code = HTTPStatus.UNPROCESSABLE_ENTITY, 65
+    hint = "correct it and publish it with a new id; or on the mail host: emailerctl inbox list"
 
 
 class NextHopRefused(EmailerError):

@@ -231,6 +231,7 @@ def setup(
     root = logging.getLogger()
     root.handlers = [_LibraryHandler()]
     root.setLevel(level.upper())
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it has a line for every request
     atexit.register(close)
 
 

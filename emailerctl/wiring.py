@@ -1,6 +1,7 @@
 """Settings -> App: the composition root, the only file that names concrete backends."""
 
 import asyncio
+import math
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -9,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random, SystemRandom
 
+from pydantic import SecretStr
+
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
 from emailerctl.core.batch import Batches
 from emailerctl.core.bounces import Bounces
+from emailerctl.core.brokers import BrokerFacts, find_broker
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
 from emailerctl.core.fields import Limits
 from emailerctl.core.hop_view import HopFacts, HopView
+from emailerctl.core.ingest import Ingest, IngestRules
 from emailerctl.core.outlook import is_resolved_within
 from emailerctl.core.render import Templating
 from emailerctl.core.reporting import Reporting
@@ -31,15 +36,23 @@ from emailerctl.metrics import registry as metrics
 from emailerctl.metrics.meter import Meter
 from emailerctl.models.address import parse_mailbox
 from emailerctl.models.clock import Clock, SystemClock, to_ms
+from emailerctl.models.doorbell import SourceStatus, Use
 from emailerctl.models.event import Event
+from emailerctl.models.job import Key
 from emailerctl.models.message import Priority
 from emailerctl.models.verp import Signer
 from emailerctl.providers import registry
 from emailerctl.providers.base import Abilities, CheckResult, Conversation, Converses, Reports
 from emailerctl.providers.hop_settings import HopSettings
 from emailerctl.providers.sandbox import SandboxSettings
-from emailerctl.queues.bell import Bell
+from emailerctl.queues.base import Announcer, Eyes, Queue
+from emailerctl.queues.bell import Bell, Listener
+from emailerctl.queues.embedded import EmbeddedQueue
+from emailerctl.queues.forestmq import ForestMqQueue
+from emailerctl.queues.forestmq_client import ForestMqClient, ForestMqError
+from emailerctl.queues.forestmq_publisher import Publisher, Topics
 from emailerctl.settings import Settings, locate
+from emailerctl.settings.model import ForestMqQueueSettings
 from emailerctl.store import schema, sqlite
 from emailerctl.store.key_files import KeyFiles
 from emailerctl.store.sqlite import SqliteDriver
@@ -53,6 +66,8 @@ _SALT = "settings_salt"
 _VERP_KEY = "verp_key"
 _FENCED_AT_ONCE = 200
 _SOON_MS = 3_600_000  # a doubt that usually ends within this time needs no warning
+_RING_S = 2.0  # how long a ForestMQ may take to answer what is no take
+_TAKE_S = 10.0  # a job's take; each that is given up may be a lost job
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,7 @@ class App:
     policy: RetryPolicy
     acceptance: Acceptance
     batches: Batches
+    ingest: Ingest
     tokens: TokenBook
     tables: Tables
     is_storage_low: Callable[[], bool]
@@ -101,6 +117,25 @@ class App:
     unsubscribing: Unsubscribing
     meter: Meter
     renderer: Renderer
+    announcer: Announcer | None
+
+    def build_queue(self, eyes: Eyes, listener: Listener, *, reporter: str) -> Queue:
+        """Build a consumer's queue, of the kind that the settings name."""
+        return _QUEUES[self.settings.queue.kind](self, eyes, listener, reporter)
+
+    async def find_broker(self, *, asks: bool) -> BrokerFacts | None:
+        """Return what is known of the broker; None where there is none.
+
+        Args:
+            asks: ask every ForestMQ now, for two seconds at the most; else what the processes
+                have seen has to do.
+        """
+        return await find_broker(
+            self.store,
+            kind=self.settings.queue.kind,
+            answers=await check_brokers(self.settings) if asks else None,
+            now_ms=self.clock.now_ms(),
+        )
 
     def build_hops(self) -> dict[str, Hop]:
         """Build the next hops of the settings, and the sandbox; nothing is connected yet."""
@@ -244,6 +279,7 @@ async def open_app(
     on_fatal: Callable[[BaseException], None] | None = None,
     logs_events: bool = False,
     meter: Meter | None = None,
+    announces: bool = False,
 ) -> AsyncIterator[App]:
     """Open the store and wire everything to it.
 
@@ -251,6 +287,7 @@ async def open_app(
         on_fatal: called when a sync failed and nobody knows what is on disk (F-IN-06).
         logs_events: write every committed event to the process log too (the daemons do).
         meter: what a daemon of several processes has made for all of them.
+        announces: tell the broker, if there is one, of what is accepted here (the API does).
 
     Raises:
         StoreUnusable: the store is missing, damaged, or of another version.
@@ -288,6 +325,7 @@ async def open_app(
     store = SqlStore(driver, rng=chance, grace_ms=to_ms(settings.lease.duration))
     routing = _build_routing(settings, frozenset(tables))
     is_storage_low = _build_storage_check(settings, clock)
+    announcer = _build_announcer(settings, clock, chance) if announces else None
     unsubscribing = Unsubscribing(
         store,
         base=settings.api.public_url,
@@ -304,6 +342,7 @@ async def open_app(
         backlog=lambda: driver.backlog,
         unsubscribing=unsubscribing,
         templating=Templating(store, renderer),
+        announcer=announcer,
     )
     try:
         yield App(
@@ -319,6 +358,7 @@ async def open_app(
             policy=_build_policy(settings),
             acceptance=acceptance,
             batches=Batches(acceptance, store, clock=clock),
+            ingest=Ingest(store, acceptance, _build_ingest_rules(settings), clock=clock),
             tokens=TokenBook(
                 store,
                 clock=clock,
@@ -331,9 +371,12 @@ async def open_app(
             unsubscribing=unsubscribing,
             meter=meter,
             renderer=renderer,
+            announcer=announcer,
         )
     finally:
         await renderer.close()
+        if announcer:
+            await announcer.close()
         await store.close()
         bell.close()
 
@@ -350,6 +393,109 @@ def build_renderer(settings: Settings) -> Pool:
             output=said.output,
         )
     )
+
+
+def _build_embedded(app: App, eyes: Eyes, listener: Listener, _reporter: str) -> Queue:
+    return EmbeddedQueue(bell=app.bell, listener=listener, look=eyes.look, clock=app.clock)
+
+
+def _build_forestmq(app: App, eyes: Eyes, listener: Listener, reporter: str) -> Queue:
+    wanted = app.settings.queue.forestmq
+    return ForestMqQueue(
+        Topics(wanted),
+        connect=_connect_forestmq(wanted, app.clock, app.chance),
+        listener=listener,
+        eyes=eyes,
+        ledger=app.store,
+        high_water=wanted.high_water,
+        fallback_after=wanted.fallback_after,
+        clock=app.clock,
+        rng=app.chance,
+        reporter=reporter,
+    )
+
+
+# The kinds of queue: what a consumer takes from.
+_QUEUES: Mapping[str, Callable[[App, Eyes, Listener, str], Queue]] = {
+    "embedded": _build_embedded,
+    "forestmq": _build_forestmq,
+}
+
+
+def _build_announcer(settings: Settings, clock: Clock, chance: Random) -> Announcer | None:
+    """Build what tells the broker of accepted messages; None where there is no broker."""
+    if settings.queue.kind != "forestmq":
+        return None
+    wanted = settings.queue.forestmq
+    return Publisher(
+        Topics(wanted),
+        connect=_connect_forestmq(wanted, clock, chance, most_s=_RING_S),
+        high_water=wanted.high_water,
+        clock=clock,
+        reporter=f"api {os.getpid()}",
+    )
+
+
+def _connect_forestmq(
+    wanted: ForestMqQueueSettings, clock: Clock, chance: Random, *, most_s: float = math.inf
+) -> Callable[[str], ForestMqClient]:
+    timeout_s = min(wanted.timeout.total_seconds(), most_s)
+
+    def connect(url: str) -> ForestMqClient:
+        return ForestMqClient(
+            url, clock=clock, rng=chance, timeout_s=timeout_s, host=wanted.host
+        )
+
+    return connect
+
+
+def connect_jobs(
+    settings: Settings, clock: Clock, chance: Random, url: str, *, timeout_s: float = _TAKE_S
+) -> ForestMqClient:
+    """Return a client of the ForestMQ at *url* that carries jobs; nothing is opened yet."""
+    host = settings.ingest.forestmq.host
+    return ForestMqClient(url, clock=clock, rng=chance, timeout_s=timeout_s, host=host)
+
+
+def list_job_sources(settings: Settings) -> list[SourceStatus]:
+    """Return every ForestMQ that carries jobs, with its topics."""
+    topics: dict[str, tuple[str, ...]] = {}
+    for topic, url in settings.ingest.forestmq.topics.items():
+        topics[url] = (*topics.get(url, ()), topic)
+    return [SourceStatus(url, names, use=Use.JOBS) for url, names in topics.items()]
+
+
+async def check_brokers(settings: Settings) -> list[SourceStatus]:
+    """Ask every ForestMQ how it is: those of the queue, and those that carry jobs."""
+    clock, chance = SystemClock(), Random()  # noqa: S311  (jitter)
+    asked: list[tuple[ForestMqClient, SourceStatus]] = []
+    wanted = settings.queue.forestmq
+    if settings.queue.kind == "forestmq":
+        topics = Topics(wanted)
+        connect = _connect_forestmq(wanted, clock, chance, most_s=_RING_S)
+        asked += [
+            (connect(url), SourceStatus(url, topics.list_at(url)))
+            for url in dict.fromkeys(topics.urls.values())
+        ]
+    for status in list_job_sources(settings):
+        client = connect_jobs(settings, clock, chance, status.url, timeout_s=_RING_S)
+        asked.append((client, status))
+    return await asyncio.gather(
+        *(_check_broker(client, status, clock) for client, status in asked)
+    )
+
+
+async def _check_broker(
+    client: ForestMqClient, status: SourceStatus, clock: Clock
+) -> SourceStatus:
+    try:
+        status.length = (await client.load_health()).length
+    except ForestMqError as error:
+        status.trouble, status.detail = error.trouble, error.detail
+        status.since_ms = clock.now_ms()
+    finally:
+        await client.close()
+    return status
 
 
 def parse_providers(settings: Settings) -> dict[str, tuple[registry.Kind, HopSettings]]:
@@ -497,6 +643,21 @@ def _build_rules(
         abilities=abilities,
         max_backlog=settings.api.max_waiting,
     )
+
+
+def _build_ingest_rules(settings: Settings) -> IngestRules:
+    forestmq = settings.ingest.forestmq
+    return IngestRules(
+        keys={name: tuple(read_keys(name, text)) for name, text in forestmq.keys.items()},
+        unsigned_from=forestmq.unsigned_from if forestmq.allow_unsigned else (),
+        unsigned_per_minute=forestmq.unsigned_per_minute,
+        max_age_ms=to_ms(forestmq.max_age),
+    )
+
+
+def read_keys(key_id: str, secrets: SecretStr) -> list[Key]:
+    """Return the keys of a service: the first one signs, any of them verifies."""
+    return [Key(key_id, secret) for secret in secrets.get_secret_value().split()]
 
 
 def _build_storage_check(settings: Settings, clock: Clock) -> Callable[[], bool]:

@@ -16,6 +16,7 @@ from daemons.api.feed import Feed
 from daemons.api.handlers.base import Handler, Unknown
 from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream, EventTickets
 from daemons.api.handlers.health import Health, Readiness
+from daemons.api.handlers.jobs import Job
 from daemons.api.handlers.messages import (
     Message,
     MessageBatch,
@@ -60,6 +61,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
         re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve|reschedule)"),
         MessageVerb,
     ),
+    (re.compile(r"/v1/jobs/([^/]+)"), Job),
     (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
     (re.compile(r"/v1/reports/([^/]+)(?:/([^/]+))?"), Reports),
     (re.compile(r"/v1/templates/([^/]+)"), Template),

@@ -3,6 +3,7 @@
 from emailerctl.core.shapes import stats_shape
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
+from emailerctl.queues.base import Announcer
 from emailerctl.wiring import App
 
 _ALIVE_MS = 30_000  # a consumer whose last heartbeat is older counts as gone
@@ -40,6 +41,20 @@ async def _look(app: App) -> dict[str, object]:
             "alive": sum(now_ms - beat < _ALIVE_MS for beat in beats),
             "last_heartbeat_at": to_text(max(beats)) if beats else None,
         },
+        "broker": _describe_broker(app.announcer),
         # Names only: nobody has shown a token here, and a detail may quote a next hop.
         "alerts": [{"name": alert.name, "since": to_text(alert.since_ms)} for alert in alerts],
+    }
+
+
+def _describe_broker(announcer: Announcer | None) -> dict[str, object] | None:
+    """Return how this process stands with the broker; no URL: nobody has shown a token here."""
+    report = announcer.report() if announcer else None
+    if report is None:
+        return None
+    return {
+        "kind": report.kind,
+        "topics": {topic: not one.trouble for one in report.sources for topic in one.topics},
+        "rung": report.counts.rung,
+        "not_rung": report.counts.not_rung,
     }

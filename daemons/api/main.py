@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from daemons.api.app import Api
 from daemons.api.server import Server
 from daemons.figures import FiguresServer, keep_noting, listen_at, read_store
+from daemons.queue_reporting import REPORT_EVERY_S, QueueReporting
 from daemons.run import Ready, listen, notify, run_daemon, setup_log, supervise
 from daemons.watch import watch_api
 from emailerctl import log
@@ -139,7 +140,9 @@ async def _serve(
         loop.call_soon_threadsafe(stopping.set)
 
     async with (
-        open_app(settings, on_fatal=on_fatal, logs_events=True, meter=figures.meter) as app,
+        open_app(
+            settings, on_fatal=on_fatal, logs_events=True, meter=figures.meter, announces=True
+        ) as app,
         serve_figures(app, figures.sockets),
         serve_app(app, sockets, is_first=number == 0) as server,
         _serve_mail(app, mail, doors),
@@ -188,8 +191,7 @@ async def serve_app(
     await app.tokens.load()
     server.add_sockets(sockets)
     duties = [server.api.feed.run(), *(_background(app) if is_first else ())]
-    duties.append(_flush_used(app))
-    duties.append(keep_noting(app, server.api.note))
+    duties += [_flush_used(app), _report_queue(app), keep_noting(app, server.api.note)]
     tasks = [asyncio.create_task(duty) for duty in duties]
     try:
         yield server
@@ -205,6 +207,15 @@ async def serve_app(
 def _background(app: App) -> Sequence[Coroutine[None, None, None]]:
     """Return what one process of the API does beside serving."""
     return (watch_api(app),)
+
+
+async def _report_queue(app: App) -> None:
+    """Leave in the store what this process sees of the broker."""
+    reporting = QueueReporting(app, app.announcer)
+    while app.announcer is not None:
+        with contextlib.suppress(EmailerError):
+            await reporting.tell()
+        await asyncio.sleep(REPORT_EVERY_S)
 
 
 async def _flush_used(app: App) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Container, Coroutine, Mapping
+from collections.abc import Callable, Collection, Container, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,9 +13,9 @@ from emailerctl.core.deliver import Attempt, Delivery
 from emailerctl.core.standing import find_domains
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
+from emailerctl.models.doorbell import Silent
 from emailerctl.models.message import Priority
-from emailerctl.queues.base import Queue, Ticket
-from emailerctl.queues.embedded import Look
+from emailerctl.queues.base import Look, Queue, Ticket
 from emailerctl.store.base import Claim, Store
 
 _log = logging.getLogger(__name__)
@@ -278,16 +278,56 @@ class Loop:
         """Return how many claims each next hop's room holds."""
         return {name: lane.used.total() for name, lane in self._lanes.items()}
 
-    async def look(self, limit: int) -> Look:
-        """Ask the store what is due and fits into the rooms: the embedded queue's eyes."""
+    async def look(self, limit: int, among: Sequence[int] | None = None) -> Look:
+        """Ask the store what is due and fits into the rooms: the queue's eyes."""
         now_ms = self._clock.now_ms()
         boot_ms = self._clock.boot_ms()
         if self._stopping.is_set() or boot_ms < self._troubled_until_ms:
-            return Look((), None)
+            return Look((), None, is_barred=True)
         calm_ms = self._calm_from_ms if self.in_flight else boot_ms
         if self._quiet_until_ms is not None and boot_ms < calm_ms:
-            return Look((), now_ms + calm_ms - boot_ms)  # suspects wait for quiet
+            # suspects wait for quiet
+            return Look((), now_ms + calm_ms - boot_ms, is_barred=True)
         is_idle = boot_ms >= max(calm_ms, self._loud_until_ms)
+        rooms, urgent, probing = self._find_rooms(limit)
+        due = await self._store.find_due(
+            rooms,
+            now_ms=now_ms,
+            is_idle=is_idle,
+            probing=probing,
+            urgent=urgent,
+            among=among,
+        )
+        self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
+        return Look(
+            due.message_ids[:limit],
+            due.next_ms,
+            waiting=(*due.message_ids[limit:], *due.waiting),
+            stale=due.stale,
+            unknown=due.unknown,
+            is_barred=due.is_paused,
+        )
+
+    async def find_silent(
+        self, priorities: Collection[Priority], *, lost_before_ms: int, limit: int
+    ) -> list[Silent]:
+        """Return what is due, fits into the rooms, and will not be announced any more."""
+        boot_ms = self._clock.boot_ms()
+        is_quiet = self._quiet_until_ms is not None
+        if self._stopping.is_set() or is_quiet or boot_ms < self._troubled_until_ms:
+            return []
+        rooms, urgent, probing = self._find_rooms(limit)
+        return await self._store.find_silent(
+            {name: room for name, room in rooms.items() if name not in probing},
+            urgent=urgent,
+            priorities=priorities,
+            now_ms=self._clock.now_ms(),
+            lost_before_ms=lost_before_ms,
+            limit=limit,
+        )
+
+    def _find_rooms(self, limit: int) -> tuple[dict[str, int], dict[str, int], list[str]]:
+        """Return how many more each next hop takes, of priority high, and who is probed."""
         rooms, urgent = (
             {
                 name: min(lane.find_room(is_high=is_high), limit)
@@ -297,11 +337,7 @@ class Loop:
         )
         probing = [name for name in rooms if self._delivery.is_probing(name)]
         rooms |= {name: min(self._lanes[name].probe_room, limit) for name in probing}
-        due = await self._store.find_due(
-            rooms, now_ms=now_ms, is_idle=is_idle, probing=probing, urgent=urgent
-        )
-        self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
-        return Look(due.message_ids[:limit], due.next_ms)
+        return rooms, urgent, probing
 
     def _plan_quiet(self, boot_ms: int, *, has_suspects: bool) -> None:
         """Alternate: suspects alone for a while, then everything else for a while."""

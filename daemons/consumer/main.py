@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 
+from daemons.consumer.ingest import IngestLoop
 from daemons.consumer.lease import Lease
 from daemons.consumer.loop import Loop
 from daemons.consumer.mailbox import Mailbox
@@ -16,6 +17,7 @@ from daemons.figures import (
     note_process,
     read_build,
 )
+from daemons.queue_reporting import REPORT_EVERY_S, QueueReporting
 from daemons.run import Ready, notify, run_daemon, setup_log, supervise
 from daemons.watch import Watch, build_sweep, find_alerter, find_askable, recall_clock
 from emailerctl import log
@@ -24,6 +26,7 @@ from emailerctl.core.deliver import Delivery, Hop
 from emailerctl.core.outlook import Patience
 from emailerctl.core.sealing import Sealing, Signatures
 from emailerctl.core.standing import Standing
+from emailerctl.core.sweep import Sweep
 from emailerctl.core.unknown import Resolver
 from emailerctl.errors import EmailerError
 from emailerctl.metrics.meter import Meter
@@ -33,8 +36,8 @@ from emailerctl.models.ids import build_lease_token, to_public
 from emailerctl.models.outcome import Alarm
 from emailerctl.models.verp import Signer
 from emailerctl.providers.base import KeepsConnections
+from emailerctl.queues.base import Queue
 from emailerctl.queues.bell import Listener
-from emailerctl.queues.embedded import EmbeddedQueue
 from emailerctl.settings import Settings
 from emailerctl.store.base import Breaker, BreakerState
 from emailerctl.store.locks import CONSUMER, forget_dead
@@ -137,17 +140,7 @@ async def consume(
     hops = app.build_hops()
     final_reply_ms = max(hop.final_reply_ms for hop in hops.values())
     clock_watch = await recall_clock(app)
-    standing = Standing(
-        app.store,
-        settings_hashes=await app.hash_settings(),
-        clock=app.clock,
-        bounds={name: hop.bounds for name, hop in hops.items()},
-        owner=consumer_id,
-        rng=app.chance,
-        on_breaker=_log_breaker,
-    )
-    for name in await standing.reopen_changed():
-        log.log("next_hop.reopened", "warning", provider=name)
+    standing = await _build_standing(app, hops, consumer_id)
     accounts = await app.identify_accounts()
     resolver = Resolver(
         app.store,
@@ -159,8 +152,7 @@ async def consume(
         may_expire=clock_watch.may_expire,
         patience=patience,
     )
-    signer = await app.load_signer()
-    sealing = app.build_sealing(_log_key_fault)
+    signer, sealing = await app.load_signer(), app.build_sealing(_log_key_fault)
     await sealing.refresh()
     mailbox = await _build_mailbox(app, signer, consumer_id)
     is_lost = threading.Event()
@@ -179,10 +171,16 @@ async def consume(
     sweep = build_sweep(app, hops, clock_watch, own_id=consumer_id)
     listener = Listener(app.folders.wake, to_public(CONSUMER, consumer_id))
     loop = _build_loop(
-        app, hops, consumer_id, standing, clock_watch, lease, listener, signer, sealing
+        app,
+        hops,
+        consumer_id,
+        standing,
+        clock_watch,
+        lease,
+        listener,
+        Signatures(signer, sealing),
     )
-    await sweep.void_leases()
-    await sweep.fire_timers(adopts=True)
+    await _recover(sweep)
 
     async def look_after_lease() -> None:
         lease.touch()
@@ -190,6 +188,8 @@ async def consume(
             log.log("lease.lost", "error", consumer=to_public(CONSUMER, consumer_id))
             stopping.set()
 
+    jobs = IngestLoop(app, reporter=f"{to_public(CONSUMER, consumer_id)} jobs")
+    queue = app.build_queue(loop, listener, reporter=to_public(CONSUMER, consumer_id))
     watch = Watch(
         app,
         sweep=sweep,
@@ -201,37 +201,69 @@ async def consume(
             (2.0, sealing.refresh),
             (0.2, look_after_lease),
             (NOTE_EVERY_S, _build_noting(app, loop, hops)),
+            (REPORT_EVERY_S, QueueReporting(app, queue).tell),
+            (REPORT_EVERY_S, QueueReporting(app, jobs).tell),
+            *jobs.duties,
         ),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
-    queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
     ready()
     background = [asyncio.create_task(watch.run())]
     if mailbox is not None:
         background.append(asyncio.create_task(mailbox.run()))
     running = asyncio.create_task(loop.run(queue))
+    jobs.start()
     try:
         await asyncio.wait(
             {running, asyncio.ensure_future(stopping.wait())},
             return_when=asyncio.FIRST_COMPLETED,
         )
         log.log("consumer.draining", in_flight=loop.in_flight)
-        await loop.stop(within=settings.consumer.shutdown)
+        await asyncio.gather(
+            loop.stop(within=settings.consumer.shutdown),
+            jobs.stop(within=settings.consumer.shutdown),
+        )
         await running
     finally:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await resolver.close()
-        await queue.close()
-        for hop in hops.values():
-            await hop.provider.close()
-        sealing.close()
+        await _close(queue, hops, sealing)
         await lease.end(resend_after_ms=final_reply_ms)
     log.log("consumer.stopped", consumer=to_public(CONSUMER, consumer_id))
     if loop.has_failed:
         return _BUG_EXIT
     return _LOST_EXIT if is_lost.is_set() else 0
+
+
+async def _recover(sweep: Sweep) -> None:
+    """Do what fell due while nobody was there, before anything is taken."""
+    await sweep.void_leases()
+    await sweep.fire_timers(adopts=True)
+
+
+async def _close(queue: Queue, hops: Mapping[str, Hop], sealing: Sealing) -> None:
+    await queue.close()
+    for hop in hops.values():
+        await hop.provider.close()
+    sealing.close()
+
+
+async def _build_standing(app: App, hops: Mapping[str, Hop], consumer_id: int) -> Standing:
+    """Return how next hops stand; those whose settings were changed are open again."""
+    standing = Standing(
+        app.store,
+        settings_hashes=await app.hash_settings(),
+        clock=app.clock,
+        bounds={name: hop.bounds for name, hop in hops.items()},
+        owner=consumer_id,
+        rng=app.chance,
+        on_breaker=_log_breaker,
+    )
+    for name in await standing.reopen_changed():
+        log.log("next_hop.reopened", "warning", provider=name)
+    return standing
 
 
 def _build_noting(
@@ -265,8 +297,7 @@ def _build_loop(
     clock_watch: ClockWatch,
     lease: Lease,
     listener: Listener,
-    signer: Signer,
-    sealing: Sealing,
+    signatures: Signatures,
 ) -> Loop:
     def on_change(in_flight: int) -> None:
         lease.in_flight = in_flight
@@ -284,7 +315,7 @@ def _build_loop(
         may_expire=clock_watch.may_expire,
         on_alarm=_log_alarm,
         on_unwritten=lambda error: loop.keep_outcome(error),
-        signatures=Signatures(signer, sealing),
+        signatures=signatures,
         meter=app.meter,
     )
     loop = Loop(

@@ -2,12 +2,15 @@
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from typer import Context, Option, Typer
+from typer import Argument, Context, Option, Typer
 
 from emailerctl.cli import messages, options, output, session
 from emailerctl.core import shapes
-from emailerctl.errors import TimedOut
+from emailerctl.core.brokers import BrokerFacts
+from emailerctl.errors import NotFound, TimedOut
 from emailerctl.models.clock import to_text
+from emailerctl.models.doorbell import FOREIGN, ForeignMessage, Use
+from emailerctl.models.ids import parse_public, to_public
 from emailerctl.models.lifecycle import State, WaitingFor
 from emailerctl.models.message import MessageView
 from emailerctl.models.page import MessageFilter, Page
@@ -20,6 +23,7 @@ app = Typer(help="The queue: list, stats, pause, resume, drain.")
 
 _DRAIN_MS = 660_000  # final_reply, and a minute
 _POLL_S = 0.2
+app = Typer(help="The queue: list, stats, pause, resume; foreign messages.")
 
 MEANINGS = (
     ("ready", "due now"),
@@ -65,12 +69,13 @@ def stats(ctx: Context) -> None:
     Example: emailerctl queue stats -o json
     """
 
-    async def work(opened: "App") -> tuple[QueueStats, int]:
+    async def work(opened: "App") -> tuple[QueueStats, BrokerFacts | None, int]:
+        broker = await opened.find_broker(asks=True)
         now_ms = opened.clock.now_ms()
-        return await opened.store.queue_stats(now_ms=now_ms), now_ms
+        return await opened.store.queue_stats(now_ms=now_ms), broker, now_ms
 
-    found, now_ms = session.run(ctx, work)
-    shape = shapes.stats_shape(found)
+    found, broker, now_ms = session.run(ctx, work)
+    shape = {**shapes.stats_shape(found), "broker": broker.shape() if broker else None}
     if output.form() is not output.Form.TABLE:
         output.result("", shape)
         return
@@ -83,6 +88,105 @@ def stats(ctx: Context) -> None:
         output.note(f"the oldest was due {output.ago(found.oldest_due_ms, now_ms)}")
     if found.pause:
         output.note(describe_pause(found.pause))
+    if broker:
+        _write_broker(broker)
+
+
+def _write_broker(broker: BrokerFacts) -> None:
+    output.table(
+        "ForestMQ",
+        ("url", "carries", "topics", "health", "queued"),
+        [
+            [
+                source.url,
+                source.use,
+                ", ".join(source.topics),
+                source.detail or "ok",
+                "" if source.length is None else source.length,
+            ]
+            for source in broker.sources
+        ],
+    )
+    counts = broker.counts
+    uses = {source.use for source in broker.sources}
+    if Use.DOORBELLS in uses:
+        output.note(
+            f"in a day: {counts.rung} doorbells rung, {counts.taken} taken out, {counts.lost} "
+            f"lost, {counts.take_failed} takes failed; {counts.direct} messages taken without "
+            f"one; foreign ones kept: {broker.foreign}"
+        )
+        output.note(f"fallback: {'on' if broker.is_falling_back else 'off'}")
+    if Use.JOBS in uses:
+        output.note(
+            f"in a day: {counts.jobs_kept} jobs kept, {counts.jobs_accepted} accepted, "
+            f"{counts.jobs_unsigned} of them unsigned, {counts.jobs_rejected} rejected, "
+            f"{counts.jobs_take_failed} takes failed; in the inbox: {broker.inbox.waiting} "
+            f"waiting, {broker.inbox.rejected} rejected"
+        )
+    for source in broker.refused:
+        output.warn(f"{source.url} refuses our name for it: 403 by a wrong --hosts")
+    if not broker.alive:
+        output.warn("no consumer and no API has reported lately")
+    if broker.is_falling_back:
+        output.warn("fallback: consumers ask the store, since ForestMQ is of no use")
+
+
+@app.command()
+def foreign(
+    ctx: Context, limit: options.Limit = options.LIMIT, cursor: options.Cursor = None
+) -> None:
+    """List what came out of ForestMQ and is not for us: it is taken out, so it is kept here.
+
+    Example: emailerctl queue foreign -o jsonl
+    """
+
+    async def work(opened: "App") -> tuple[Page[ForeignMessage], int]:
+        page = await opened.store.list_foreign(cursor=cursor, limit=limit)
+        return page, opened.clock.now_ms()
+
+    page, now_ms = session.run(ctx, work)
+    output.listing(
+        "Foreign messages",
+        ("id", "since", "topic", "why", "url", "body"),
+        page.data,
+        shape=ForeignMessage.shape,
+        row=lambda one: [
+            to_public(FOREIGN, one.foreign_id),
+            output.Moment(one.at_ms, now_ms),
+            one.topic,
+            one.reason,
+            one.url,
+            one.body,
+        ],
+        next_cursor=page.next_cursor,
+    )
+
+
+@app.command()
+def discard(
+    ctx: Context,
+    ids: Annotated[
+        list[str], Argument(metavar="ID…", help="Foreign messages; - reads them from input.")
+    ],
+) -> None:
+    """Remove foreign messages for good.
+
+    Example: emailerctl queue foreign -o id | emailerctl queue discard - --yes
+    """
+    words = list(session.read_ids(ids))
+    numbers = [parse_public(FOREIGN, word) for word in words]
+    strange = [word for word, number in zip(words, numbers, strict=True) if number is None]
+    if strange:
+        raise NotFound(f"{strange[0]} is no foreign message; see: emailerctl queue foreign")
+    output.ask(f"Remove {len(words)} foreign messages for good?")
+
+    async def work(opened: "App") -> int:
+        return await opened.store.end_foreign([one for one in numbers if one is not None])
+
+    count = session.run(ctx, work)
+    if not count:
+        raise NotFound("there is no such foreign message")
+    output.result(f"removed {count}", {"removed": count})
 
 
 @app.command()

@@ -123,28 +123,28 @@ def send(
         )
     if timeout_ms is not None and not wait:
         raise UsageError("--timeout says how long to --wait", hint="give both, or neither")
-    said: dict[str, object] = {
-        "from": sender,
-        "to": to,
-        "cc": cc,
-        "bcc": bcc,
-        "reply_to": reply_to,
-        "subject": subject,
-        "text": _read_text(source, text),
-        "html": html,
-        "attachments": [_read_file(path) for path in attach or ()],
-        "tags": tag,
-        "metadata": _split(metadata, "=", "metadata"),
-        "headers": _split(header, ":", "headers"),
-        "provider": provider,
-        "send_at": send_at,
-        "send_in": send_in,
-        "priority": priority,
-        "list_unsubscribe": True if list_unsubscribe == "true" else list_unsubscribe,
-        "expires_in": expires_in,
-        "on_unknown": on_unknown,
-    }
-    given = {name: value for name, value in said.items() if value not in (None, [], {})}
+    given = build_fields(
+        source=source,
+        sender=sender,
+        to=to,
+        cc=cc,
+        bcc=bcc,
+        reply_to=reply_to,
+        subject=subject,
+        text=text,
+        html=html,
+        attach=attach,
+        tag=tag,
+        metadata=metadata,
+        header=header,
+        provider=provider,
+        send_at=send_at,
+        send_in=send_in,
+        priority=priority,
+        list_unsubscribe=list_unsubscribe,
+        expires_in=expires_in,
+        on_unknown=on_unknown,
+    )
 
     async def work(opened: "App") -> int:
         fields = given
@@ -173,6 +173,54 @@ def send(
     code = session.run(ctx, work)
     if code:
         raise Exit(code)
+
+
+def build_fields(
+    *,
+    source: str | None,
+    sender: str | None,
+    to: Words,
+    cc: Words,
+    bcc: Words,
+    reply_to: Words,
+    subject: str | None,
+    text: str | None,
+    html: str | None,
+    attach: list[Path] | None,
+    tag: Words,
+    metadata: Words,
+    header: Words,
+    provider: str | None,
+    send_at: str | None,
+    send_in: str | None,
+    priority: str | None,
+    list_unsubscribe: str | None,
+    expires_in: str | None,
+    on_unknown: str | None,
+) -> dict[str, object]:
+    """Return the fields of a request, of those options that were given."""
+    said: dict[str, object] = {
+        "from": sender,
+        "to": to,
+        "cc": cc,
+        "bcc": bcc,
+        "reply_to": reply_to,
+        "subject": subject,
+        "text": _read_text(source, text),
+        "html": html,
+        "attachments": [_read_file(path) for path in attach or ()],
+        "tags": tag,
+        "metadata": _split(metadata, "=", "metadata"),
+        "headers": _split(header, ":", "headers"),
+        "provider": provider,
+        "send_at": send_at,
+        "send_in": send_in,
+        "priority": priority,
+        "list_unsubscribe": True if list_unsubscribe == "true" else list_unsubscribe,
+        "expires_in": expires_in,
+        "on_unknown": on_unknown,
+    }
+    return {name: value for name, value in said.items() if value not in (None, [], {})}
 
 
 async def _show_plan(opened: "App", fields: dict[str, object]) -> None:

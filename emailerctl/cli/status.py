@@ -10,7 +10,14 @@ from emailerctl.cli import output, providers, queue, session
 from emailerctl.core import shapes
 from emailerctl.core.explain import SILENT_MS
 from emailerctl.core.hop_view import HopView
-from emailerctl.store.base import Alert, BreakerState, Consumer, HopState, QueueStats
+from emailerctl.store.base import (
+    Alert,
+    BreakerState,
+    Consumer,
+    HopState,
+    InboxCounts,
+    QueueStats,
+)
 
 if TYPE_CHECKING:
     from emailerctl.wiring import App
@@ -25,6 +32,7 @@ class Picture:
     hops: Sequence[HopView]
     consumers: Sequence[Consumer]
     alerts: Sequence[Alert]
+    inbox: InboxCounts
 
 
 def status(
@@ -59,6 +67,7 @@ async def look(opened: "App") -> Picture:
         hops=await providers.find_hops(opened),
         consumers=await store.list_consumers(),
         alerts=await store.list_alerts(),
+        inbox=await store.count_jobs(),
     )
 
 
@@ -109,6 +118,7 @@ def _shape(picture: Picture) -> shapes.Shape:
         "next_hops": [shapes.next_hop_shape(view) for view in picture.hops],
         "consumers": [shapes.consumer_shape(consumer) for consumer in picture.consumers],
         "alerts": [shapes.alert_shape(alert) for alert in picture.alerts],
+        "inbox": {"waiting": picture.inbox.waiting, "rejected": picture.inbox.rejected},
     }
 
 
@@ -130,6 +140,7 @@ def _write(picture: Picture) -> None:
         )
     else:
         _line("in doubt", "none")
+    _write_inbox(picture.inbox)
     for index, view in enumerate(picture.hops):
         hop, breaker = view.hop, view.breaker
         default = "default" if view.facts.is_default else ""
@@ -158,6 +169,15 @@ def _write(picture: Picture) -> None:
         _line("" if index else "alerts", text, "bold red")
     if not picture.alerts:
         _line("alerts", "none")
+
+
+def _write_inbox(counts: InboxCounts) -> None:
+    """Say what jobs of other services are no messages; nothing where there are none."""
+    if counts.rejected:
+        text = f"{counts.rejected} jobs rejected, {counts.waiting} wait: emailerctl inbox list"
+        _line("inbox", text, "yellow")
+    elif counts.waiting:
+        _line("inbox", f"{counts.waiting} jobs wait")
 
 
 def _line(name: str, text: str, style: str = "") -> None:

@@ -5,7 +5,7 @@ of the store (the key, suppressions, the token's end, its rate) is checked insid
 """
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from random import Random
@@ -42,6 +42,7 @@ from emailerctl.models.message import (
     RecipientKind,
 )
 from emailerctl.providers.base import Abilities, Traits, find_faults, find_losses
+from emailerctl.queues.base import Announcer
 from emailerctl.store.base import IdTaken, Store
 
 _SOON_MS = 3_600_000  # an expiry within the hour leaves an operator little time
@@ -106,6 +107,7 @@ class Acceptance:
         backlog: how many pieces of work wait for a commit.
         unsubscribing: what makes links; None: nothing does.
         templating: what renders templates.
+        announcer: tells the broker after the commit, at nobody's expense (F-BR-04).
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Acceptance:
         backlog: Callable[[], int],
         unsubscribing: Unsubscribing | None = None,
         templating: Templating,
+        announcer: Announcer | None = None,
     ) -> None:
         """Take what acceptance needs."""
         self._store = store
@@ -129,6 +132,7 @@ class Acceptance:
         self._backlog = backlog
         self._unsubscribing = unsubscribing
         self._templating = templating
+        self._announcer = announcer
 
     async def accept(
         self, fields: Mapping[str, object], *, caller: Caller, key: str | None = None
@@ -151,6 +155,7 @@ class Acceptance:
                 continue
             except OutcomeUnknown as error:  # one for a whole group: each names its own
                 raise name_outcome(error, read.message) from error
+            self.announce([receipt], [read.message])
             return self.complete(receipt, read, known)
         return read
 
@@ -175,6 +180,19 @@ class Acceptance:
             if replay is None:
                 raise
             return _recognise(replay, key)
+
+    def announce(
+        self,
+        results: Sequence[Receipt | EmailerError | IdTaken],
+        messages: Sequence[NewMessage],
+    ) -> None:
+        """Tell the broker of what was just stored and is due, at nobody's expense (F-BR-04)."""
+        if self._announcer is None:
+            return
+        for result, message in zip(results, messages, strict=True):
+            is_new = isinstance(result, Receipt) and not result.is_replay
+            if is_new and message.waiting_for is WaitingFor.READY:
+                self._announcer.put([message.message_id], priority=message.priority)
 
     def complete(self, receipt: Receipt, prepared: Prepared, key: Key) -> Receipt:
         """Return what is answered for a message that was just stored, or was before.
@@ -389,6 +407,7 @@ class Acceptance:
             key_hash=key.hash,
             fingerprint=key.fingerprint,
             recipient_rate=caller.limits.recipient_rate,
+            is_announced=self._announcer is not None,
         )
         return message, route
 

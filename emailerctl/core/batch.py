@@ -222,7 +222,9 @@ class Batches:
         results: list[Receipt | EmailerError | IdTaken] = []
         for start in range(0, len(messages), max(size, 1)):
             part = messages[start : start + size]
-            results += await self._store.add_all(part, now_ms=now_ms, is_atomic=is_atomic)
+            stored = await self._store.add_all(part, now_ms=now_ms, is_atomic=is_atomic)
+            self._acceptance.announce(stored, part)
+            results += stored
         return results
 
     async def _rehearse(self, read: _Read, now_ms: int) -> Answer:

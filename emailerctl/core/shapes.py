@@ -17,7 +17,7 @@ from emailerctl.core.outlook import Outlook
 from emailerctl.core.templates import Publication
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
-from emailerctl.models.ids import MESSAGE, TOKEN, to_public
+from emailerctl.models.ids import INBOX, MESSAGE, TOKEN, to_public
 from emailerctl.models.lifecycle import State
 from emailerctl.models.message import AttemptView, MessageView, Receipt, RecipientView
 from emailerctl.models.page import Page
@@ -28,6 +28,7 @@ from emailerctl.store.base import (
     BreakerState,
     Consumer,
     DeedView,
+    InboxJob,
     OrderResult,
     Pause,
     QueueStats,
@@ -382,6 +383,26 @@ def suppression_shape(suppression: Suppression) -> Shape:
         ),
         "provider": suppression.provider or None,
     }
+
+
+def inbox_shape(job: InboxJob, *, with_raw: bool = False) -> Shape:
+    """Return a job of the inbox; what came, as text, only where one is shown."""
+    shape: Shape = {
+        "id": to_public(INBOX, job.inbox_id),
+        "state": "rejected" if job.reason else "waiting",
+        "topic": job.topic,
+        "received_at": to_text(job.received_ms),
+        "due_at": None if job.reason else to_text(job.due_ms),
+        "service": job.service or None,
+        "key_id": job.key_id or None,
+        "job_id": job.job_id or None,
+        "code": job.reason or None,
+        "errors": [{"pointer": f.pointer, "detail": f.detail} for f in job.faults],
+        "size_bytes": len(job.raw),
+    }
+    if with_raw:
+        shape["raw"] = job.raw.decode("utf-8", "backslashreplace")
+    return shape
 
 
 def taken_shape(taken: Taken) -> Shape:

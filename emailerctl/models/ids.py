@@ -21,6 +21,7 @@ _TRIPLES = tuple(a + b + c for a in _ALPHABET for b in _ALPHABET for c in _ALPHA
 _LARGEST: int = (1 << _BITS) - 1
 
 MESSAGE = "msg"
+INBOX = "inb"
 TOKEN = "tok"  # noqa: S105  (a prefix, not a secret)
 
 

@@ -92,6 +92,7 @@ class NewMessage(NamedTuple):
         envelope_sender: RFC 5321 MAIL FROM.
         next_hop: where the first attempt goes: the chain's first name.
         route: why that chain: the rule that matched.
+        is_announced: a broker is told of it right after the commit.
     """
 
     message_id: int
@@ -123,6 +124,7 @@ class NewMessage(NamedTuple):
     key_hash: bytes | None = None
     fingerprint: bytes | None = None
     recipient_rate: tuple[int, int] | None = None  # (count, window in ms), a limit of the token
+    is_announced: bool = False
 
 
 class RecipientView(NamedTuple):

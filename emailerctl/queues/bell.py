@@ -92,6 +92,11 @@ class Listener:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._rung.wait(), seconds)
 
+    @property
+    def has_rung(self) -> bool:
+        """Return whether the bell has rung since it was cleared."""
+        return self._rung.is_set()
+
     def clear(self) -> None:
         """Forget earlier rings: call it before looking, never after."""
         self._rung.clear()

@@ -1,20 +1,13 @@
 """The embedded queue: no broker.  It keeps nothing: it asks the store, and wakes on a bell."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from emailerctl.models.clock import Clock, to_ms
-from emailerctl.queues.base import Ticket
+from emailerctl.models.doorbell import QueueReport
+from emailerctl.models.message import Priority
+from emailerctl.queues.base import Look, Ticket
 from emailerctl.queues.bell import Bell, Listener
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """What a look at the store found: ids that are due, and when to look again."""
-
-    message_ids: Sequence[int]
-    next_ms: int | None
 
 
 class EmbeddedQueue:
@@ -38,10 +31,19 @@ class EmbeddedQueue:
         self._look = look
         self._clock = clock
 
-    def put(self, message_ids: Sequence[int]) -> None:
+    def put(
+        self,
+        message_ids: Sequence[int],
+        *,
+        priority: Priority = Priority.NORMAL,
+    ) -> None:
         """Ring; the ids are in the store."""
         if message_ids:
             self._bell.ring()
+
+    def report(self) -> QueueReport | None:
+        """Return None: there is no broker."""
+        return None
 
     async def take(self, limit: int, wait: timedelta) -> list[Ticket]:
         """Return what is due; wait for a bell or the next due moment where nothing is."""

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from emailerctl.settings.loading import known_keys, tables
+from emailerctl.settings.loading import is_table, known_keys, tables
 from emailerctl.settings.model import RuleSettings, Section, Settings
 
 _HEAD = """\
@@ -132,8 +132,15 @@ def build_schema() -> dict[str, Any]:
 def _build_table(name: str, section: type[Section]) -> str:
     lines = [f"# {(section.__doc__ or '').strip()}", f"[{name}]"]
     written = section().model_dump(mode="json", by_alias=True)
+    below: list[str] = []
     for field_name, field in section.model_fields.items():
         key = field.alias or field_name
+        if is_table(field.annotation):
+            continue
+        if isinstance(written[key], dict):  # its keys are the operator's
+            examples = [f"# {example}" for example in field.examples or ()]
+            below.append("\n".join([*_build_comment(field), f"[{name}.{key}]", *examples, ""]))
+            continue
         if field_name == "rules":
             lines += _build_rule()
             continue
@@ -142,7 +149,7 @@ def _build_table(name: str, section: type[Section]) -> str:
         lines.append(f"#{key} = {json.dumps(value, ensure_ascii=False)}")
         if field.annotation is SecretStr:
             lines.append(f'#{key}_file = ""')
-    return "\n".join(lines) + "\n"
+    return "\n".join(["\n".join(lines) + "\n", *below])
 
 
 def _build_rule() -> list[str]:

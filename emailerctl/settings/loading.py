@@ -4,9 +4,11 @@ import difflib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
 
 from emailerctl.models.address import AddressInvalid, parse_mailbox
 from emailerctl.models.text import shorten
@@ -20,6 +22,7 @@ from emailerctl.settings.sources import (
     Source,
     find_file,
     find_place,
+    flatten,
     read_environment,
     read_file,
     read_flags,
@@ -29,8 +32,6 @@ from emailerctl.settings.sources import (
 # What the contract names and this version lacks, never ignored; what is written otherwise.
 _NOT_YET = "not in this version; remove it"
 _EXPLAINED: Mapping[KeyPath, str] = {
-    ("ingest",): _NOT_YET,
-    ("queue", "forestmq"): _NOT_YET,
     ("queue", "nats"): _NOT_YET,
     ("routing", "rules"): "is one table; rules are a list of them: [[routing.rules]]",
 }
@@ -113,11 +114,26 @@ def locate(settings: Settings, key: str) -> str:
 def known_keys() -> dict[KeyPath, bool]:
     """Return the path of every setting but the next hops', and whether it is a secret."""
     return {
-        (*path, field.alias or name): field.annotation is SecretStr
-        for path, model in tables().items()
-        for name, field in model.model_fields.items()
-        if not _is_table(field.annotation)
+        key: field.annotation is SecretStr
+        for key, field in _fields()
+        if get_origin(field.annotation) is not dict
     }
+
+
+def open_tables() -> dict[KeyPath, bool]:
+    """Return the tables whose keys are the operator's, and whether they hold secrets."""
+    return {
+        key: "SecretStr" in str(field.annotation)
+        for key, field in _fields()
+        if get_origin(field.annotation) is dict
+    }
+
+
+def _fields() -> Iterator[tuple[KeyPath, FieldInfo]]:
+    for path, model in tables().items():
+        for name, field in model.model_fields.items():
+            if not is_table(field.annotation):
+                yield (*path, field.alias or name), field
 
 
 def tables() -> dict[KeyPath, type[Section]]:
@@ -130,17 +146,19 @@ def _find_tables(
 ) -> Iterator[tuple[KeyPath, type[Section]]]:
     for name, field in model.model_fields.items():
         table = field.annotation
-        if _is_table(table):
+        if is_table(table):
             yield (*above, name), table
             yield from _find_tables(table, (*above, name))
 
 
-def _is_table(annotation: object) -> TypeGuard[type[Section]]:
+def is_table(annotation: object) -> TypeGuard[type[Section]]:
+    """Say whether a field of that type is a table of ours."""
     return isinstance(annotation, type) and issubclass(annotation, Section)
 
 
 _KNOWN = known_keys()
-_TABLES = frozenset(tables()) | {("providers",)}
+_OPEN = open_tables()
+_TABLES = frozenset(tables()) | frozenset(_OPEN) | {("providers",)}
 _SECTIONS = frozenset(path[0] for path in _TABLES)
 _NAMES = frozenset(_KNOWN) | {(*key[:-1], f"{key[-1]}_file") for key in _KNOWN if _KNOWN[key]}
 
@@ -148,7 +166,7 @@ _NAMES = frozenset(_KNOWN) | {(*key[:-1], f"{key[-1]}_file") for key in _KNOWN i
 def _secret(key: KeyPath) -> bool:
     if key[0] == "providers":
         return len(key) == 3 and is_secret(key[2])
-    return _KNOWN.get(key, False)
+    return _KNOWN.get(key, False) or _OPEN.get(key[:-1], False)
 
 
 def _find_unknown(source: Source) -> Iterator[SettingFault]:
@@ -189,7 +207,7 @@ def _explain(key: KeyPath, one: Given) -> tuple[str, str] | None:
 def _fits(key: KeyPath, value: object) -> bool:
     if key[0] == "providers":
         return len(key) == 3 or (len(key) < 3 and value == {})
-    return key in _NAMES or (key in _TABLES and value == {})
+    return key in _NAMES or key[:-1] in _OPEN or (key in _TABLES and value == {})
 
 
 def _suggest(key: KeyPath, *, is_variable: bool) -> str:
@@ -292,11 +310,12 @@ def _nest(values: Mapping[KeyPath, object]) -> dict[str, Any]:
 def _cross_check(
     settings: Settings, next_hops: Collection[str], places: Mapping[KeyPath, str]
 ) -> Iterator[SettingFault]:
-    """Yield what is wrong between tables: next hops that there are not, mailboxes."""
+    """Yield what is wrong between tables: next hops that there are not, mailboxes, brokers."""
     for key, detail in (
         *_find_strange_hops(settings, next_hops),
         *_find_dead_rules(settings),
         *_find_bad_mailboxes(settings),
+        *_find_shared_brokers(settings),
     ):
         yield SettingFault(find_place(places, key) or "default", ".".join(key), detail)
 
@@ -324,6 +343,21 @@ def _find_strange_hops(
             ("alerts", "mail_to"),
             "no next hop takes that mail; set via, or [routing] default",
         )
+
+
+def _find_shared_brokers(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
+    """Yield ForestMQs that would carry doorbells and jobs: each taker would take both."""
+    queue = settings.queue
+    topics = queue.forestmq.topics if queue.kind == "forestmq" else {}
+    theirs = {urlsplit(url).netloc.lower(): topic for topic, url in topics.items()}
+    for topic, url in settings.ingest.forestmq.topics.items():
+        other = theirs.get(urlsplit(url).netloc.lower())
+        if other:
+            detail = (
+                f"shares {shorten(url)} with [queue.forestmq.topics] {shorten(other)}; a "
+                "ForestMQ has one queue and no topics, so start a second one for jobs"
+            )
+            yield ("ingest", "forestmq", "topics", topic), detail
 
 
 def _find_dead_rules(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
@@ -362,14 +396,13 @@ def _find_bad_mailboxes(settings: Settings) -> Iterator[tuple[KeyPath, str]]:
 def _values(settings: Settings) -> Iterator[tuple[KeyPath, object]]:
     """Yield every setting as it would be written, secrets masked."""
     document = settings.model_dump(mode="json", by_alias=True, exclude={"providers"})
-    for key in _KNOWN:
-        value: Any = document
-        for part in key:
-            value = value[part]
-        if key == ("routing", "rules"):
-            value = [{n: v for n, v in rule.items() if v} for rule in value]
-        yield key, MASK if _secret(key) and value else value
+    for key, value in flatten(document):
+        if key == ("routing", "rules") and isinstance(value, list):
+            shown: object = [{n: v for n, v in rule.items() if v} for rule in value]
+        else:
+            shown = MASK if _secret(key) and value else value
+        yield key, shown
     for name, table in settings.providers.items():
-        for one, value in table.items():
-            is_masked = isinstance(value, SecretStr)
-            yield ("providers", name, one), MASK if is_masked else value
+        for option, given in table.items():
+            is_masked = isinstance(given, SecretStr)
+            yield ("providers", name, option), MASK if is_masked else given

@@ -1,6 +1,7 @@
 """Every setting: its name, its unit, its default, its bounds, and what it is for."""
 
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from difflib import get_close_matches
 from ipaddress import ip_address
@@ -27,6 +28,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from emailerctl.models import job
 from emailerctl.models.address import AddressInvalid, domain_of, parse_address
 from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.models.lifecycle import OnUnknown
@@ -419,23 +421,246 @@ class RoutingSettings(Section):
     )
 
 
+def _job_topic(topic: str) -> str:
+    if not job.TOPIC.fullmatch(topic):
+        msg = f"{shorten(topic)} is no topic; write a-z, 0-9, and between them . _ -, up to 64"
+        raise ValueError(msg)
+    return topic
+
+
+def _job_key_id(key_id: str) -> str:
+    if not job.KEY_ID.fullmatch(key_id) or key_id in job.RESERVED_KEY_IDS:
+        msg = "is no key id; write a-z, 0-9, _ and -, at most 64, not local or anonymous"
+        raise ValueError(msg)
+    return key_id
+
+
+def _job_key(key: SecretStr) -> SecretStr:
+    least = job.SECRET_CHARACTERS
+    if any(len(one) < least for one in key.get_secret_value().split() or [""]):
+        msg = f"is shorter than {least} characters; make one: openssl rand -hex 32"
+        raise ValueError(msg)
+    return key
+
+
+JobTopic = Annotated[str, AfterValidator(_job_topic)]
+JobKeyId = Annotated[str, AfterValidator(_job_key_id)]
+JobKey = Annotated[SecretStr, AfterValidator(_job_key)]
+
+
+_PRIORITIES = ("high", "normal", "low")
+_HEAVIEST = 100
+
+
+def _topic_weight(weight: object) -> object:
+    weight = int(weight) if isinstance(weight, str) and weight.isdecimal() else weight
+    if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= _HEAVIEST:
+        msg = f"is no weight; write a whole number from 1 to {_HEAVIEST}"
+        raise ValueError(msg)
+    return weight
+
+
+TopicWeight = Annotated[int, BeforeValidator(_topic_weight)]
+
+
+class ForestMqQueueSettings(Section):
+    """Consumers learn what is due from ForestMQ (docs/forestmq.md)."""
+
+    host: Text = Field(
+        default="",
+        description="Host header to send, for a server whose --hosts lacks the URL's name; "
+        "empty: that name.",
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Allow plain http, which is all that ForestMQ speaks, to other hosts.",
+    )
+    high_water: Whole = Field(
+        default=5_000,
+        ge=10,
+        le=100_000,
+        description="Length of a ForestMQ above which nothing more is put into it: what is due "
+        "waits in the store.  Of several topics on one URL each has its weight's share.",
+    )
+    fallback_after: Duration = Field(
+        default=timedelta(seconds=5),
+        ge=timedelta(milliseconds=500),
+        le=timedelta(minutes=5),
+        description="How long a ForestMQ may be of no use before consumers ask the store.",
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        ge=timedelta(milliseconds=100),
+        le=timedelta(minutes=1),
+        description="How long to wait for an answer to a take; each expired one may have lost "
+        "a doorbell, which costs seconds.",
+    )
+    topics: dict[JobTopic, Text] = Field(
+        default_factory=dict,
+        description="Topic = URL of the ForestMQ that carries it; several may share one.",
+        examples=['"email.send" = "http://127.0.0.1:8005"'],
+    )
+    priorities: dict[Text, JobTopic] = Field(
+        default_factory=dict,
+        description="Priority of a message = its topic; one that is not named has email.send, "
+        "or the first topic where there is no such.",
+        examples=['low = "email.bulk"'],
+    )
+    weights: dict[JobTopic, TopicWeight] = Field(
+        default_factory=dict,
+        description="Topic = its share when several have something; 1 where none is named.",
+        examples=['"email.send" = 4'],
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for topic, url in self.topics.items():
+            _check_forestmq_url(topic, url, allow_http=self.allow_http)
+        for priority, topic in self.priorities.items():
+            if priority not in _PRIORITIES:
+                msg = f"priorities.{shorten(priority)}: there are high, normal and low"
+                raise ValueError(msg)
+            _require_topic(f"priorities.{priority}", topic, self.topics)
+        for topic in self.weights:
+            _require_topic("weights", topic, self.topics)
+        return self
+
+
+def _require_topic(key: str, topic: str, topics: Mapping[str, str]) -> None:
+    if topic not in topics:
+        msg = (
+            f"{key}: there is no topic {shorten(topic)}; add it to [queue.forestmq.topics], "
+            f"which has {', '.join(topics) or 'none'}"
+        )
+        raise ValueError(msg)
+
+
 class QueueSettings(Section):
     """How a consumer learns that a message is due."""
 
     kind: Text = Field(
-        default="embedded", description="embedded: no broker, the store is asked."
+        default="embedded",
+        description="embedded: the store is asked, no broker.  forestmq: ids come through it.",
     )
+    forestmq: ForestMqQueueSettings = ForestMqQueueSettings()
 
     @field_validator("kind")
     @classmethod
     def _of_this_version(cls, kind: str) -> str:
-        if kind in {"forestmq", "nats"}:
-            msg = 'is not in this version; write "embedded"'
+        if kind == "nats":
+            msg = 'is not in this version; write "embedded" or "forestmq"'
             raise ValueError(msg)
-        if kind != "embedded":
-            msg = 'is no kind of queue; write "embedded"'
+        if kind not in {"embedded", "forestmq"}:
+            msg = 'is no kind of queue; write "embedded" or "forestmq"'
             raise ValueError(msg)
         return kind
+
+    @model_validator(mode="after")
+    def _has_topics(self) -> Self:
+        if self.kind == "forestmq" and not self.forestmq.topics:
+            msg = (
+                'kind "forestmq" needs a topic: in [queue.forestmq.topics] write '
+                '"email.send" = "http://127.0.0.1:8005"'
+            )
+            raise ValueError(msg)
+        return self
+
+
+class ForestMqIngestSettings(Section):
+    """Emails that services publish straight into ForestMQ (docs/forestmq-jobs.md)."""
+
+    allow_unsigned: bool = Field(
+        default=False,
+        description="Take jobs that nobody has signed: whoever reaches ForestMQ can then send.",
+    )
+    unsigned_from: Words = Field(
+        default=(),
+        description="The only From domains of unsigned jobs, which have no other rights.",
+    )
+    unsigned_per_minute: Whole = Field(
+        default=60,
+        ge=1,
+        le=100_000,
+        description="Unsigned jobs of one topic that become messages, in one process; up to "
+        "ten minutes' worth wait for their turn, more are rejected.",
+    )
+    max_age: Duration = Field(
+        default=timedelta(days=7),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=28),
+        description="Signed jobs older than this are rejected: a recorded one can't be played "
+        "again when its key has been forgotten (30 days).",
+    )
+    max_jobs: Whole = Field(
+        default=10_000,
+        ge=10,
+        le=1_000_000,
+        description="Most jobs in the inbox: beyond it the oldest rejected ones are removed, "
+        "unsigned ones first; while so many wait, nothing is taken from ForestMQ.",
+    )
+    retention: Duration = Field(
+        default=timedelta(days=30),
+        ge=timedelta(minutes=1),
+        le=timedelta(days=30),
+        description="How long a rejected job stays in the inbox.",
+    )
+    allow_http: bool = Field(
+        default=False,
+        description="Allow plain http, which is all that ForestMQ speaks, to other hosts.",
+    )
+    host: Text = Field(
+        default="",
+        description="Host header to send, for a server whose --hosts lacks the URL's name; "
+        "empty: that name.",
+    )
+    keys: dict[JobKeyId, JobKey] = Field(
+        default_factory=dict,
+        description="Key id = secret of 32 characters or more; the key id is the service.  "
+        "While it is replaced there may be two, with a space between: the first signs.",
+        examples=['shop_file = "/run/secrets/shop_job_key"'],
+    )
+    topics: dict[JobTopic, Text] = Field(
+        default_factory=dict,
+        description="Topic = URL of the ForestMQ whose jobs are taken; empty: none are.",
+        examples=['"email.job" = "http://127.0.0.1:8006"'],
+    )
+
+    @field_validator("unsigned_from")
+    @classmethod
+    def _are_domains(cls, domains: tuple[str, ...]) -> tuple[str, ...]:
+        for domain in domains:
+            if "@" in domain or not re.fullmatch(r"[a-z0-9.-]{1,253}", domain.lower()):
+                msg = f"{shorten(domain)} is no domain in ASCII; write for example example.org"
+                raise ValueError(msg)
+        return tuple(domain.lower() for domain in domains)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.allow_unsigned and not self.unsigned_from:
+            msg = "allow_unsigned needs unsigned_from: the From domains that anybody may use"
+            raise ValueError(msg)
+        for topic, url in self.topics.items():
+            _check_forestmq_url(topic, url, allow_http=self.allow_http)
+        return self
+
+
+def _check_forestmq_url(topic: str, url: str, *, allow_http: bool) -> None:
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+        msg = f"topics.{topic} is no http(s) URL without a user; write http://127.0.0.1:8006"
+        raise ValueError(msg)
+    if parts.scheme == "http" and not (allow_http or _is_loopback(parts.hostname)):
+        msg = (
+            f"topics.{topic} is plain http to another host: all travels in clear; set "
+            "allow_http = true beside it if that network is yours alone"
+        )
+        raise ValueError(msg)
+
+
+class IngestSettings(Section):
+    """Other ways in than the API."""
+
+    forestmq: ForestMqIngestSettings = ForestMqIngestSettings()
 
 
 class LeaseSettings(Section):
@@ -840,6 +1065,7 @@ class Settings(BaseSettings):
     )
     routing: RoutingSettings = RoutingSettings()
     queue: QueueSettings = QueueSettings()
+    ingest: IngestSettings = IngestSettings()
     lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
     retention: RetentionSettings = RetentionSettings()

@@ -84,7 +84,7 @@ def read_file(path: Path) -> Source:
     places = {key: f"{path}:{line}" for key, line in find_lines(text).items()}
     given = {
         key: Given(value, find_place(places, key) or str(path), path)
-        for key, value in _flatten(document)
+        for key, value in flatten(document)
     }
     return Source(given, places)
 
@@ -97,7 +97,7 @@ def read_environment(environ: Mapping[str, str]) -> Source:
         if name.startswith(PREFIX) and name not in RESERVED
     }
     nested = _Environment(ours)()
-    known = {key: value for key, value in _flatten(nested) if variable_of(key) in ours}
+    known = {key: value for key, value in flatten(nested) if variable_of(key) in ours}
     given = {key: Given(value, variable_of(key)) for key, value in known.items()}
     for name, value in ours.items():  # what the model has no place for, to be refused by name
         key = tuple(name.removeprefix(PREFIX).lower().split("__"))
@@ -143,12 +143,12 @@ class _Environment(EnvSettingsSource):
         return value
 
 
-def _flatten(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
+def flatten(table: Mapping[str, Any], above: KeyPath = ()) -> Iterator[tuple[KeyPath, object]]:
     """Yield the values of nested tables; an empty one is a value, and one inside a next hop."""
     for key, value in table.items():
         path = (*above, key)
         is_hops = path[0] == "providers" and len(path) == 3
         if isinstance(value, Mapping) and value and not is_hops:
-            yield from _flatten(value, path)
+            yield from flatten(value, path)
         else:
             yield path, value

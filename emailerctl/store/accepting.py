@@ -6,7 +6,7 @@ from typing import cast
 from emailerctl.errors import EmailerError, RecipientRate, Unauthorized
 from emailerctl.models.event import MESSAGE_ACCEPTED, RECIPIENT
 from emailerctl.models.ids import TOKEN, to_public
-from emailerctl.models.lifecycle import Cause, Reason, State, fold
+from emailerctl.models.lifecycle import Cause, Reason, State, WaitingFor, fold
 from emailerctl.models.message import NewMessage, Receipt, RecipientView
 from emailerctl.store import reading
 from emailerctl.store import statements as sql
@@ -227,7 +227,9 @@ def to_recipient_row(
 
 def to_work_row(message: NewMessage) -> Params:
     """Return the parameters of ADD_WORK."""
+    is_rung = message.is_announced and message.waiting_for is WaitingFor.READY
     return {
+        "rung_at": message.due_ms if is_rung else None,
         "message_id": message.message_id,
         "next_hop": message.next_hop,
         "priority": int(message.priority),

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
-from emailerctl.errors import EmailerError
+from emailerctl.errors import EmailerError, Fault
 from emailerctl.models.dkim import DomainKey, KeyState
+from emailerctl.models.doorbell import ForeignMessage, QueueReport, Silent
 from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor, sources
 from emailerctl.models.message import (
@@ -206,12 +207,17 @@ class Due:
         has_suspects: messages that lost a lease wait to be claimed alone.
         next_ms: the earliest moment after now at which more falls due; None where none does.
         is_paused: the queue is paused.
+        waiting: of those that were asked for, due and free, for whom there is no room now.
+        stale: how many of those are finished, leased or not due; `unknown`: no message at all.
     """
 
     message_ids: tuple[int, ...] = ()
     has_suspects: bool = False
     next_ms: int | None = None
     is_paused: bool = False
+    waiting: tuple[int, ...] = ()
+    stale: int = 0
+    unknown: int = 0
 
 
 class IdTaken(Exception):
@@ -751,6 +757,63 @@ class TemplateVersion:
     head: bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """Why a job can't become a message.
+
+    Attributes:
+        reason: a code.
+        service: whose it is known to be; empty where nobody knows.
+        key_id, job_id: what the job claims; empty where it claims nothing that can be.
+    """
+
+    reason: str
+    faults: tuple[Fault, ...] = ()
+    service: str = ""
+    key_id: str = ""
+    job_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxJob(Rejection):
+    """A job of another service, as it came; it waits while its reason is empty.
+
+    Attributes:
+        raw: the message that was taken from the broker, or what could not be read as one.
+        due_ms: when it is looked at (again).
+        tries: how often that was begun and nothing came of it.
+    """
+
+    reason: str = ""
+    inbox_id: int
+    topic: str
+    raw: bytes
+    received_ms: int
+    due_ms: int
+    changed_ms: int
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxFilter:
+    """What a listing of the inbox is narrowed to; empty fields do not narrow."""
+
+    is_waiting: bool | None = None
+    reason: str = ""
+    key_id: str = ""
+    topic: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxCounts:
+    """The inbox in numbers."""
+
+    waiting: int
+    rejected: int
+    oldest_waiting_ms: int | None
+    newest_rejected_ms: int | None
+
+
 class Store(Protocol):
     """The message log.  Reads see what is committed; writes return after the sync."""
 
@@ -802,6 +865,7 @@ class Store(Protocol):
         is_idle: bool,
         probing: Collection[str] = (),
         urgent: Mapping[str, int] | None = None,
+        among: Sequence[int] | None = None,
     ) -> Due:
         """Return ids of due, free messages: at most *rooms[hop]* for each next hop.
 
@@ -809,8 +873,56 @@ class Store(Protocol):
         shared evenly among the services that have something due in it (T-30), and some of it
         is for low priority.  A message that lost its lease is returned only when *is_idle*, and
         then alone.  Of the next hops in *probing* those come first whose policy is `resend`
-        (F-CO-07).
+        (F-CO-07).  With *among*, only those of these ids, in their order, apart from suspects
+        and probes.
         """
+        ...
+
+    async def find_silent(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        urgent: Mapping[str, int] = MappingProxyType({}),
+        priorities: Collection[Priority],
+        now_ms: int,
+        lost_before_ms: int,
+        limit: int,
+    ) -> list[Silent]:
+        """Return due, free messages that no doorbell will announce any more.
+
+        Those that were never rung since they fell due, or were before *lost_before_ms*: what
+        was rung by then has come, or is lost.  Nothing during a pause, and no suspects.
+        """
+        ...
+
+    async def note_rung(
+        self, message_ids: Collection[int], *, now_ms: int, lost_before_ms: int
+    ) -> list[int]:
+        """Note that those are rung now, and return them, less what another process has rung."""
+        ...
+
+    async def park(self, foreign: ForeignMessage, *, most: int) -> bool:
+        """Keep a foreign message; False where there are *most* already."""
+        ...
+
+    async def list_foreign(self, *, cursor: str | None, limit: int) -> Page[ForeignMessage]:
+        """Return foreign messages, newest first."""
+        ...
+
+    async def count_foreign(self) -> int:
+        """Return how many foreign messages are kept."""
+        ...
+
+    async def end_foreign(self, foreign_ids: Collection[int]) -> int:
+        """Remove foreign messages; return how many there were."""
+        ...
+
+    async def report_queue(self, report: QueueReport, *, now_ms: int, kept_ms: int) -> None:
+        """Leave a process's report about its broker; those older than *kept_ms* go."""
+        ...
+
+    async def list_queue_reports(self) -> list[tuple[int, QueueReport]]:
+        """Return the reports of all processes, with their moments."""
         ...
 
     async def claim(
@@ -1380,6 +1492,61 @@ class Store(Protocol):
 
     async def remove_template(self, name: str, *, actor: str, now_ms: int) -> bool:
         """Take a template out of force; False where it was not.  Its versions stay."""
+        ...
+
+    # the inbox
+
+    async def add_job(self, job: InboxJob) -> None:
+        """Enter a job as it came.
+
+        Raises:
+            IdTaken: another one has that id.
+        """
+        ...
+
+    async def claim_jobs(self, *, now_ms: int, again_ms: int, limit: int) -> list[InboxJob]:
+        """Return jobs that wait and are due; nobody else gets them before *again_ms*."""
+        ...
+
+    async def reject_job(self, inbox_id: int, rejection: Rejection, *, now_ms: int) -> bool:
+        """Write why a job can't become a message; False when it is gone."""
+        ...
+
+    async def defer_job(self, inbox_id: int, *, due_ms: int) -> None:
+        """Let a job wait: nothing is wrong with it."""
+        ...
+
+    async def end_job(self, inbox_id: int) -> None:
+        """Remove a job that is a message now."""
+        ...
+
+    async def remove_job(self, inbox_id: int, *, actor: str, now_ms: int) -> bool:
+        """Remove a job for good, with an event; False when there was none."""
+        ...
+
+    async def list_jobs(
+        self, filter_: InboxFilter, *, cursor: str | None, limit: int
+    ) -> Page[InboxJob]:
+        """Return jobs of the inbox, newest first."""
+        ...
+
+    async def find_jobs(self, low: int, high: int, *, limit: int = 5) -> list[InboxJob]:
+        """Return the jobs whose inbox ids are from *low* to *high*, both included."""
+        ...
+
+    async def find_rejection(self, *, key_id: str, job_id: str) -> InboxJob | None:
+        """Return the newest rejected job with these names; a verified one before others."""
+        ...
+
+    async def count_jobs(self) -> InboxCounts:
+        """Return the inbox in numbers."""
+        ...
+
+    async def retain_jobs(self, *, before_ms: int, most: int, limit: int) -> int:
+        """Remove rejected jobs: the old ones, and so many that at most *most* jobs remain.
+
+        Those of unknown origin go first.  Jobs that wait are never removed.
+        """
         ...
 
     # alerts and health

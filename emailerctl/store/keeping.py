@@ -45,6 +45,7 @@ def retain(
     removed += tx.run(sql.OLD_REPORTS, {"before": now_ms - kept_ms, "limit": limit})
     removed += tx.run(sql.OLD_REPORT_CALLS, {"before": now_ms - KEPT_MS, "limit": limit})
     removed += tx.run(sql.OLD_DEEDS, {"before": now_ms - audit_ms, "limit": limit})
+    removed += tx.run(sql.OLD_FOREIGN, {"before": now_ms - messages_ms, "limit": limit})
     return removed + tx.run(sql.OLD_RATES, {"before": now_ms - _RATES_KEPT_MS, "limit": limit})
 
 

@@ -389,6 +389,64 @@ def _accounts(db: Database) -> None:
         db.execute(statement)
 
 
+_DOORBELLS = """
+ALTER TABLE work ADD COLUMN rung_at INTEGER;
+
+CREATE TABLE foreign_messages (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    topic TEXT NOT NULL,
+    url TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    body TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE queue_reports (
+    reporter TEXT PRIMARY KEY,
+    at INTEGER NOT NULL,
+    report TEXT NOT NULL
+) WITHOUT ROWID, STRICT;
+"""
+
+
+@_MIGRATIONS(name="0007_doorbells")
+def _doorbells(db: Database) -> None:
+    """Note when a message's doorbell was rung; keep foreign messages and brokers' reports."""
+    for statement in _DOORBELLS.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
+# A job with an empty reason waits; any other has been rejected.  An accepted one is a message.
+_INBOX = """
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY,
+    topic TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    received_at INTEGER NOT NULL,
+    due_at INTEGER NOT NULL,
+    tries INTEGER NOT NULL DEFAULT 0,
+    service TEXT NOT NULL DEFAULT '',
+    key_id TEXT NOT NULL DEFAULT '',
+    job_id TEXT NOT NULL DEFAULT '',
+    reason TEXT NOT NULL DEFAULT '',
+    faults TEXT,
+    changed_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX inbox_waiting ON inbox (due_at) WHERE reason = '';
+CREATE INDEX inbox_rejected ON inbox (changed_at) WHERE reason <> '';
+CREATE INDEX inbox_job ON inbox (job_id) WHERE job_id <> '';
+"""
+
+
+@_MIGRATIONS(name="0008_inbox")
+def _inbox(db: Database) -> None:
+    """Add the inbox: jobs of other services, as they came, until they are messages."""
+    for statement in _INBOX.split(";"):
+        if statement.strip():
+            db.execute(statement)
+
+
 # The work of a lane is found by service, so that each has its share of it (T-30).
 _SENDING = f"""
 ALTER TABLE work ADD COLUMN service TEXT NOT NULL DEFAULT '';

@@ -19,6 +19,8 @@ STEPS = (
     "0003_breakers",
     "0005_routes_and_doubts",
     "0006_accounts",
+    "0007_doorbells",
+    "0008_inbox",
     "0009_sending",
     "0010_templates",
     "0011_stream_tickets",

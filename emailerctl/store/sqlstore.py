@@ -14,10 +14,11 @@ from typing import cast
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
 from emailerctl.models.dkim import DomainKey, KeyState
+from emailerctl.models.doorbell import ForeignMessage, QueueReport, Silent
 from emailerctl.models.event import Event
 from emailerctl.models.ids import build_lease_token
 from emailerctl.models.lifecycle import Cause, State, WaitingFor
-from emailerctl.models.message import MessageView, NewMessage, Receipt
+from emailerctl.models.message import MessageView, NewMessage, Priority, Receipt
 from emailerctl.models.page import EventFilter, MessageFilter, Page
 from emailerctl.store import (
     accepting,
@@ -25,8 +26,10 @@ from emailerctl.store import (
     auditing,
     claiming,
     delivering,
+    doorbells,
     doubting,
     fencing,
+    inbox,
     keeping,
     operating,
     pacing,
@@ -56,6 +59,9 @@ from emailerctl.store.base import (
     Doubt,
     Due,
     IdTaken,
+    InboxCounts,
+    InboxFilter,
+    InboxJob,
     LaneStats,
     NewReport,
     NextHop,
@@ -64,6 +70,7 @@ from emailerctl.store.base import (
     Pause,
     QueueStats,
     Redaction,
+    Rejection,
     Stint,
     StoredTemplate,
     StreamTicket,
@@ -145,13 +152,75 @@ class SqlStore:
         is_idle: bool,
         probing: Collection[str] = (),
         urgent: Mapping[str, int] | None = None,
+        among: Sequence[int] | None = None,
     ) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
             lambda tx: claiming.find_due(
-                tx, rooms, now_ms, is_idle=is_idle, probing=probing, urgent=urgent
+                tx,
+                rooms,
+                now_ms,
+                is_idle=is_idle,
+                probing=probing,
+                urgent=urgent,
+                among=among,
             )
         )
+
+    async def find_silent(
+        self,
+        rooms: Mapping[str, int],
+        *,
+        urgent: Mapping[str, int] = MappingProxyType({}),
+        priorities: Collection[Priority],
+        now_ms: int,
+        lost_before_ms: int,
+        limit: int,
+    ) -> list[Silent]:
+        """Return due, free messages that no doorbell will announce any more."""
+
+        def work(tx: Tx) -> list[Silent]:
+            if claiming.find_pause(tx, now_ms) is not None:
+                return []
+            return doorbells.find_silent(
+                tx, rooms, urgent or rooms, priorities, now_ms, lost_before_ms, limit
+            )
+
+        return await self.driver.read(work)
+
+    async def note_rung(
+        self, message_ids: Collection[int], *, now_ms: int, lost_before_ms: int
+    ) -> list[int]:
+        """Note that those are rung now, and return them."""
+        return await self.driver.write(
+            lambda tx: doorbells.note_rung(tx, message_ids, now_ms, lost_before_ms)
+        )
+
+    async def park(self, foreign: ForeignMessage, *, most: int) -> bool:
+        """Keep a foreign message; False where there are *most* already."""
+        return await self.driver.write(lambda tx: doorbells.park(tx, foreign, most))
+
+    async def list_foreign(self, *, cursor: str | None, limit: int) -> Page[ForeignMessage]:
+        """Return foreign messages, newest first."""
+        return await self.driver.read(lambda tx: doorbells.list_foreign(tx, cursor, limit))
+
+    async def count_foreign(self) -> int:
+        """Return how many foreign messages are kept."""
+        row = await self.driver.read(lambda tx: tx.one(sql.FOREIGN_COUNT))
+        return cast("int", row[0]) if row else 0
+
+    async def end_foreign(self, foreign_ids: Collection[int]) -> int:
+        """Remove foreign messages; return how many there were."""
+        params = {"ids": to_json(list(foreign_ids)) or "[]"}
+        return await self.driver.write(lambda tx: tx.run(sql.END_FOREIGN, params))
+
+    async def report_queue(self, report: QueueReport, *, now_ms: int, kept_ms: int) -> None:
+        """Leave a process's report about its broker."""
+        await self.driver.write(lambda tx: doorbells.report_queue(tx, report, now_ms, kept_ms))
+
+    async def list_queue_reports(self) -> list[tuple[int, QueueReport]]:
+        """Return every process's report, with its moment."""
+        return await self.driver.read(doorbells.list_queue_reports)
 
     async def claim(
         self, message_ids: Collection[int], *, consumer_id: int, now_ms: int
@@ -850,7 +919,62 @@ class SqlStore:
             lambda tx: templating.remove(tx, name, actor=actor, now_ms=now_ms)
         )
 
-    # alerts and notes
+    # the inbox
+
+    async def add_job(self, job: InboxJob) -> None:
+        """Enter a job as it came."""
+        await self.driver.write(lambda tx: inbox.add(tx, job))
+
+    async def claim_jobs(self, *, now_ms: int, again_ms: int, limit: int) -> list[InboxJob]:
+        """Return jobs that wait and are due; nobody else gets them before *again_ms*."""
+        return await self.driver.write(
+            lambda tx: inbox.claim(tx, now_ms=now_ms, again_ms=again_ms, limit=limit)
+        )
+
+    async def reject_job(self, inbox_id: int, rejection: Rejection, *, now_ms: int) -> bool:
+        """Write why a job can't become a message; False when it is gone."""
+        return await self.driver.write(lambda tx: inbox.reject(tx, inbox_id, rejection, now_ms))
+
+    async def defer_job(self, inbox_id: int, *, due_ms: int) -> None:
+        """Let a job wait: nothing is wrong with it."""
+        params = {"id": inbox_id, "due_at": due_ms}
+        await self.driver.write(lambda tx: tx.run(sql.DEFER_JOB, params))
+
+    async def end_job(self, inbox_id: int) -> None:
+        """Remove a job that is a message now."""
+        await self.driver.write(lambda tx: tx.run(sql.END_JOB, {"id": inbox_id}))
+
+    async def remove_job(self, inbox_id: int, *, actor: str, now_ms: int) -> bool:
+        """Remove a job for good, with an event; False when there was none."""
+        return await self.driver.write(
+            lambda tx: inbox.remove(tx, inbox_id, actor=actor, now_ms=now_ms)
+        )
+
+    async def list_jobs(
+        self, filter_: InboxFilter, *, cursor: str | None, limit: int
+    ) -> Page[InboxJob]:
+        """Return jobs of the inbox, newest first."""
+        return await self.driver.read(lambda tx: inbox.list_jobs(tx, filter_, cursor, limit))
+
+    async def find_jobs(self, low: int, high: int, *, limit: int = 5) -> list[InboxJob]:
+        """Return the jobs whose inbox ids are from *low* to *high*, both included."""
+        return await self.driver.read(lambda tx: inbox.list_between(tx, low, high, limit=limit))
+
+    async def find_rejection(self, *, key_id: str, job_id: str) -> InboxJob | None:
+        """Return the newest rejected job with these names; a verified one before others."""
+        return await self.driver.read(lambda tx: inbox.find_rejection(tx, key_id, job_id))
+
+    async def count_jobs(self) -> InboxCounts:
+        """Return the inbox in numbers."""
+        return await self.driver.read(inbox.count)
+
+    async def retain_jobs(self, *, before_ms: int, most: int, limit: int) -> int:
+        """Remove rejected jobs: the old ones, and so many that at most *most* remain."""
+        return await self.driver.write(
+            lambda tx: inbox.retain(tx, before_ms=before_ms, most=most, limit=limit)
+        )
+
+    # the keys of domains
 
     async def list_domain_keys(self) -> list[DomainKey]:
         """Return the keys of all domains, oldest first of each."""
@@ -875,6 +999,8 @@ class SqlStore:
         await self.driver.write(
             lambda tx: signing.remove_domain_keys(tx, domain, selectors, actor, now_ms)
         )
+
+    # alerts and notes
 
     async def raise_alert(self, alert: Alert) -> bool:
         """Raise an alert; True when this call raised it (one process notifies)."""

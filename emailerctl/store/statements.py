@@ -53,8 +53,10 @@ ADD_RECIPIENT = """
 """
 
 ADD_WORK = """
-    INSERT INTO work (message_id, next_hop, priority, service, due_at, waiting_for, age_from)
-    VALUES (:message_id, :next_hop, :priority, :service, :due_at, :waiting_for, :age_from)
+    INSERT INTO work
+      (message_id, next_hop, priority, service, due_at, waiting_for, age_from, rung_at)
+    VALUES
+      (:message_id, :next_hop, :priority, :service, :due_at, :waiting_for, :age_from, :rung_at)
 """
 
 ADD_EVENT = """
@@ -132,6 +134,64 @@ NEXT_DUE = """
        AND due_at > :now
      ORDER BY due_at LIMIT 1
 """
+
+# What is known of messages whose doorbells came.
+AMONG = """
+    SELECT message_id, next_hop, priority,
+           lease_token IS NULL AND is_alone = 0 AND due_at <= :now AS is_due
+      FROM work WHERE message_id IN (SELECT value FROM json_each(:ids))
+"""
+
+EXISTING = "SELECT id FROM messages WHERE id IN (SELECT value FROM json_each(:ids))"
+
+# A doorbell counts if it was rung after its message fell due and may still be on its way: the
+# broker has not handed out one that was rung later.  From the future: the clock jumped back.
+_NEEDS_RINGING = """(rung_at IS NULL OR rung_at < due_at OR rung_at <= :lost_before
+                     OR rung_at > :now + 1000)"""
+
+SILENT = f"""
+    SELECT message_id, due_at, rung_at IS NOT NULL AND rung_at >= due_at AS is_lost FROM work
+     WHERE lease_token IS NULL AND is_alone = 0
+       AND next_hop = :next_hop AND priority = :priority AND service = :service
+       AND due_at <= :now AND {_NEEDS_RINGING}
+     ORDER BY due_at LIMIT :limit
+"""
+
+NOTE_RUNG = f"""
+    UPDATE work SET rung_at = :now
+     WHERE message_id IN (SELECT value FROM json_each(:ids))
+       AND lease_token IS NULL AND due_at <= :now AND {_NEEDS_RINGING}
+ RETURNING message_id
+"""
+
+PARK = """
+    INSERT INTO foreign_messages (at, topic, url, reason, body)
+    SELECT :at, :topic, :url, :reason, :body
+     WHERE (SELECT count(*) FROM foreign_messages) < :most
+"""
+
+FOREIGN = """
+    SELECT id, at, topic, url, reason, body FROM foreign_messages
+     WHERE id < :before_id ORDER BY id DESC LIMIT :limit
+"""
+
+FOREIGN_COUNT = "SELECT count(*) FROM foreign_messages"
+
+END_FOREIGN = "DELETE FROM foreign_messages WHERE id IN (SELECT value FROM json_each(:ids))"
+
+OLD_FOREIGN = """
+    DELETE FROM foreign_messages
+     WHERE id IN (SELECT id FROM foreign_messages WHERE at < :before ORDER BY id LIMIT :limit)
+"""
+
+REPORT_QUEUE = """
+    INSERT INTO queue_reports (reporter, at, report) VALUES (:reporter, :at, :report)
+        ON CONFLICT (reporter) DO UPDATE SET at = excluded.at, report = excluded.report
+"""
+
+QUEUE_REPORTS = "SELECT reporter, at, report FROM queue_reports ORDER BY reporter"
+
+OLD_QUEUE_REPORTS = "DELETE FROM queue_reports WHERE at < :before"
 
 SUSPECTS = """
     SELECT message_id FROM work
@@ -1144,4 +1204,70 @@ OLD_REPORT_CALLS = """
     DELETE FROM report_calls
      WHERE id <= (SELECT max(id) FROM (SELECT id, received_at FROM report_calls
                                         ORDER BY id LIMIT :limit) WHERE received_at < :before)
+"""
+
+# the inbox
+
+ADD_JOB = """
+    INSERT INTO inbox (id, topic, raw, received_at, due_at, changed_at)
+    VALUES (:id, :topic, :raw, :now, :due_at, :now) ON CONFLICT (id) DO NOTHING
+"""
+
+_JOB = """id, topic, raw, received_at, due_at, tries, service, key_id, job_id, reason, faults,
+           changed_at"""
+
+CLAIM_JOBS = f"""
+    UPDATE inbox SET due_at = :again_at, tries = tries + 1
+     WHERE id IN (
+           SELECT id FROM inbox WHERE reason = '' AND due_at <= :now
+            ORDER BY due_at LIMIT :limit
+     )
+ RETURNING {_JOB}
+"""
+
+REJECT_JOB = """
+    UPDATE inbox
+       SET reason = :reason, faults = :faults, service = :service, key_id = :key_id,
+           job_id = :job_id, changed_at = :now
+     WHERE id = :id
+"""
+
+DEFER_JOB = "UPDATE inbox SET due_at = :due_at, tries = 0 WHERE id = :id AND reason = ''"
+
+END_JOB = "DELETE FROM inbox WHERE id = :id"
+
+WAITING_JOBS = "SELECT count(*), min(received_at) FROM inbox WHERE reason = ''"
+
+REJECTED_JOBS = "SELECT count(*), max(changed_at) FROM inbox WHERE reason <> ''"
+
+JOBS = f"""
+    SELECT {_JOB} FROM inbox
+     WHERE id < :below AND (:is_waiting IS NULL OR (reason = '') = :is_waiting)
+       AND (:reason = '' OR reason = :reason) AND (:key_id = '' OR key_id = :key_id)
+       AND (:topic = '' OR topic = :topic)
+     ORDER BY id DESC LIMIT :limit
+"""
+
+JOBS_BETWEEN = f"""
+    SELECT {_JOB} FROM inbox WHERE id BETWEEN :low AND :high ORDER BY id LIMIT :limit
+"""
+
+# What a service hears of its job: what was known to come from it first.
+REJECTION = f"""
+    SELECT {_JOB} FROM inbox
+     WHERE job_id = :job_id AND key_id = :key_id AND reason <> ''
+     ORDER BY service = '', id DESC LIMIT 1
+"""
+
+OLD_JOBS = """
+    DELETE FROM inbox WHERE id IN (
+           SELECT id FROM inbox WHERE reason <> '' AND changed_at < :before LIMIT :limit
+    )
+"""
+
+# What nobody is known to have sent goes first.
+EXCESS_JOBS = """
+    DELETE FROM inbox WHERE id IN (
+           SELECT id FROM inbox WHERE reason <> '' ORDER BY service <> '', id LIMIT :limit
+    )
 """

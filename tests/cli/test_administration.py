@@ -206,7 +206,7 @@ def test_status_is_one_screen(world: World) -> None:
     ):
         assert said in text
     assert len(text.splitlines()) < 24
-    assert set(picture) == {"queue", "next_hops", "consumers", "alerts"}
+    assert set(picture) == {"queue", "next_hops", "consumers", "alerts", "inbox"}
     assert picture["queue"]["unknown"] == 1
     assert set(picture["consumers"][0]) == {
         "host", "pid", "version", "started_at", "heartbeat_at", "in_flight",

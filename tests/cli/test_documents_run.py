@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from emailerctl.core.alerts import AlertName
-from emailerctl.settings.loading import known_keys
+from emailerctl.settings.loading import known_keys, open_tables
 from tests.cli.installation import (
     README,
     RUNBOOK,
@@ -107,7 +107,7 @@ def test_what_an_operator_is_told_to_type_works(
 
 @pytest.mark.parametrize("document", [README, RUNBOOK])
 def test_settings_targets_options_and_variables_that_are_named_exist(document: str) -> None:
-    keys = set(known_keys())
+    keys = {(".".join(key[:-1]), key[-1]) for key in known_keys() | open_tables()}
     options = {
         opt for command in COMMANDS.values() for one in command.params for opt in one.opts
     }

@@ -7,6 +7,7 @@ import pytest
 import uvloop
 
 from tests.desk_fixtures import desk, other, store_path, stores  # noqa: F401  (fixtures)
+from tests.forestmq.fixture import start_forestmq  # noqa: F401  (a fixture)
 from tests.providers_server.fixture import providers  # noqa: F401  (a fixture)
 from tests.smtpd.fixture import start_smtpd  # noqa: F401  (a fixture)
 

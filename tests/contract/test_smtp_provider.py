@@ -714,7 +714,7 @@ async def test_f_cl_06_cancelled_after_the_dot_is_unknown(
     await hop.close()
 
     assert sending.outcomes[0].kind is Kind.UNKNOWN
-    assert len(server.journal()) == copies
+    await until(lambda: len(server.journal()) == copies, "the journal")
 
 
 async def test_f_cl_06_cancelled_while_the_mark_is_asked_for_is_definite(

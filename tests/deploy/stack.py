@@ -13,12 +13,21 @@ import httpx
 
 from tests.deploy.engine import ROOT, Engine
 
-# Looked at more often than in earnest, so that tests are short.
-OVERRIDE = """\
+# Looked at more often than in earnest, so that tests are short; and the stand-in in the place
+# of ForestMQ's image, which can't be fetched everywhere.
+OVERRIDE = f"""\
 services:
-  api: {healthcheck: {interval: 2s, retries: 10}}
-  consumer: {healthcheck: {interval: 2s, retries: 10}}
-  inbox: {healthcheck: {interval: 2s, retries: 10}}
+  api: {{healthcheck: {{interval: 2s, retries: 10}}}}
+  consumer: {{healthcheck: {{interval: 2s, retries: 10}}}}
+  inbox: {{healthcheck: {{interval: 2s, retries: 10}}}}
+  forestmq: &stand_in
+    image: emailerctl:latest
+    entrypoint:
+      [python3, -m, tests.forestmq, --address, 0.0.0.0, --port, "8005", --log, /dev/stdout]
+    working_dir: /src
+    volumes: ["{ROOT}:/src:ro"]
+    healthcheck: {{interval: 2s, retries: 10}}
+  forestmq-jobs: *stand_in
 """
 
 
@@ -35,7 +44,7 @@ def eventually(
 
 @dataclass
 class Stack:
-    """A project of `docker compose` with the profile `dev`."""
+    """A project of `docker compose` with the profile `dev`, and others."""
 
     engine: Engine
     folder: Path
@@ -43,6 +52,7 @@ class Stack:
     project: str = "emailer-test"
     environ: dict[str, str] = field(default_factory=dict)
     token: str = ""
+    profiles: tuple[str, ...] = ("dev",)
 
     def __post_init__(self) -> None:
         (self.folder / "override.yml").write_text(OVERRIDE)
@@ -57,7 +67,8 @@ class Stack:
             str(self.folder / "override.yml"),
         )
         done = self.engine.run(
-            *("docker", "compose", "-p", self.project, *files, "--profile", "dev"),
+            *("docker", "compose", "-p", self.project, *files),
+            *(word for profile in self.profiles for word in ("--profile", profile)),
             *words,
             must=must,
             environ=self.environ,

@@ -28,7 +28,11 @@ def stack(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     )
     file.chmod(0o444)
     folder.chmod(0o755)
-    environ = {"EMAILER_SETTINGS": str(file), "EMAILER_SECRETS": str(secrets)}
+    environ = {
+        "EMAILER_SETTINGS": str(file),
+        "EMAILER_SECRETS": str(secrets),
+        "FORESTMQ_JOBS_LISTEN": f"127.0.0.1:{find_free_port()}",
+    }
     stack = Stack(engine, folder, find_free_port(), environ=environ)
     stack.compose("build", "--quiet", "migrate")
     try:
@@ -180,3 +184,52 @@ def test_figures_are_for_the_inner_network(stack: Stack) -> None:
     assert httpx.get(url, trust_env=False).status_code == 401
     token = {"Authorization": f"Bearer {stack.token}"}
     assert httpx.get(url, headers=token, trust_env=False).status_code == 200
+
+
+def test_doorbells_and_jobs_go_by_way_of_forestmq(stack: Stack) -> None:
+    """The profile `forestmq` with the settings beside it: names, hosts, health checks."""
+    (stack.folder / "secrets/shop_job_key").write_text("0123456789abcdef0123456789abcdef")
+    (stack.folder / "secrets/shop_job_key").chmod(0o444)
+    settings = (ROOT / "etc/emailer.forestmq.toml").read_text()
+    with (stack.folder / "emailer.toml").open("w") as file:  # the same file: it is mounted
+        file.write(settings.replace("#shop_file", "shop_file"))
+    stack.profiles = ("dev", "forestmq")
+    stack.compose("restart", "api", "consumer")
+    stack.up()
+
+    message_id = stack.post("bell")
+    job = json.loads(
+        stack.cli(
+            *("publish", "--to", "ann@example.org", "--subject", "Hi", "--text", "100%"),
+            *("--confirm", "-o", "json"),
+        )
+    )
+
+    eventually(
+        lambda: stack.copies()[message_id] == stack.copies()[job["message_id"]] == 1,
+        within_s=60,
+        saying=lambda: stack.compose("logs", must=False),
+    )
+    broker = json.loads(stack.cli("queue", "stats", "-o", "json"))["broker"]
+    assert {(one["url"], one["use"]): one["ok"] for one in broker["sources"]} == {
+        ("http://forestmq:8005", "doorbells"): True,
+        ("http://forestmq-jobs:8005", "jobs"): True,
+    }
+    assert f'"id":"{message_id}"' in stack.compose("logs", "forestmq")
+
+
+def test_forestmq_is_given_what_it_needs(engine: Engine) -> None:
+    """The real image's own command line and limits, which the stand-in's place changes not."""
+    words = ("docker", "compose", "--profile", "forestmq", "config", "--format", "json")
+    services = json.loads(engine.run(*words).stdout)["services"]
+
+    for name in ("forestmq", "forestmq-jobs"):
+        service = services[name]
+        assert service["image"] == "josefdigital/forestmq:0.6.5"
+        option, hosts = service["command"]
+        assert (option, hosts.split(",")[:2]) == ("--hosts", [name, "localhost"])
+        assert service["init"] is True
+        assert int(service["mem_limit"]) > 0
+        assert service["logging"]["options"]["max-size"] == "1m"
+    assert "ports" not in services["forestmq"]
+    assert [port["host_ip"] for port in services["forestmq-jobs"]["ports"]] == ["127.0.0.1"]

@@ -17,7 +17,7 @@ SCRIPTS = (".ci/run", ".ci/deploy-tools")
         ("shellcheck", *SCRIPTS),
         ("check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml"),
         ("docker", "compose", "config", "--quiet"),
-        ("docker", "compose", "--profile", "observability", "config", "--quiet"),
+        ("docker", "compose", "--profile", "*", "config", "--quiet"),
     ],
     ids=lambda command: " ".join(command[:2]),
 )

@@ -157,6 +157,23 @@ def test_two_modules_know_the_http_client() -> None:
     }
 
     assert importing == {"emailerctl/providers/http_client.py", "emailerctl/cli/remote_log.py"}
+    # ForestMQ is plain HTTP to a neighbour, and the publisher runs in other people's services.
+    importing -= {"emailerctl/queues/forestmq_client.py", "emailerctl/publish.py"}
+    assert len(importing) <= 1, importing
+
+
+def test_no_statement_takes_the_name_of_another() -> None:
+    """The later one would be run for both."""
+    (path,) = (p for p in our_modules() if name_of(p) == "emailerctl/store/statements.py")
+    names = [
+        target.id
+        for node in parse(path).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+
+    assert sorted(names) == sorted(set(names))
 
 
 def test_every_moment_knows_its_zone() -> None:

@@ -21,9 +21,20 @@ COMMANDS = dict(find_commands(get_command(app)))
 
 def test_the_commands_of_every_day_are_there() -> None:
     """product.md §5, as far as this version goes."""
-    for name in ("serve", "consume", "dev", "send", "logs", "retry", "show", "status"):
+    for name in (
+        "serve",
+        "consume",
+        "dev",
+        "send",
+        "publish",
+        "logs",
+        "retry",
+        "show",
+        "status",
+    ):
         assert f"emailerctl {name}" in COMMANDS
     for noun, verb in (
+        ("inbox", "list show retry rm"),
         ("queue", "list stats pause resume"),
         ("tokens", "create list rotate revoke"),
         ("unknown", "list show resolve resend"),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.forestmq.fixture import StartForestMq, start_forestmq  # noqa: F401  (a fixture)
+from tests.scenarios.brokers import Broker, build_broker
 from tests.scenarios.world import World, create_world
 from tests.smtpd.fixture import SmtpServer
 
@@ -51,6 +53,15 @@ async def create(tmp_path: Path, relay: SmtpServer) -> AsyncIterator[Create]:
         for world in worlds:
             world.end()
             await world.check()
+
+
+@pytest.fixture(params=["embedded", "forestmq"])
+def broker(
+    request: pytest.FixtureRequest,
+    start_forestmq: StartForestMq,  # noqa: F811  (a fixture)
+) -> Broker:
+    """What stands between acceptance and the consumer, of every kind."""
+    return build_broker(request.param, start_forestmq)
 
 
 @pytest.fixture

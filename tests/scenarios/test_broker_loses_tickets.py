@@ -1,18 +1,19 @@
 """Nobody tells the consumer that there is something to do."""
 
 from emailerctl.models.lifecycle import State
+from tests.scenarios.brokers import Broker
 from tests.scenarios.conftest import Create
 
 LATENCY_MS = 5_000
 
 
-async def test_it_finds_what_is_due_by_itself(create: Create) -> None:
+async def test_it_finds_what_is_due_by_itself(create: Create, broker: Broker) -> None:
     """F-BR-01: a lost bell costs at most five seconds, and no message."""
-    world = await create(consumer__poll="5s")  # the longest that the settings allow
+    # The longest poll that the settings allow.
+    world = await create(consumer__poll="5s", **broker.settings)
     await world.start_consumer()
     await world.let_others_pass()
-    for ear in world.app.folders.wake.iterdir():
-        ear.unlink()
+    broker.lose(world)
 
     message_ids = [await world.submit(world.address()) for _ in range(20)]
 
@@ -22,9 +23,11 @@ async def test_it_finds_what_is_due_by_itself(create: Create) -> None:
         assert took_ms <= LATENCY_MS + 500  # and the claim itself
 
 
-async def test_it_finds_what_falls_due_while_nobody_rings(create: Create) -> None:
+async def test_it_finds_what_falls_due_while_nobody_rings(
+    create: Create, broker: Broker
+) -> None:
     """F-BR-01: a moment that the store knows needs no bell."""
-    world = await create(consumer__poll="5s", retry__schedule=["1s"])
+    world = await create(consumer__poll="5s", retry__schedule=["1s"], **broker.settings)
     await world.start_consumer()
     message_id = await world.submit(world.address("tempfail-once"))
 

@@ -4,11 +4,13 @@ import asyncio
 import random
 
 from emailerctl.models.lifecycle import State
-from tests.scenarios.world import World
+from tests.scenarios.brokers import Broker
+from tests.scenarios.conftest import Create
 
 
-async def test_each_message_goes_out_exactly_once(world: World) -> None:
+async def test_each_message_goes_out_exactly_once(create: Create, broker: Broker) -> None:
     """F-BR-09: 300 messages, both look at the same moment, and each row has one claim."""
+    world = await create(**broker.settings)
     await world.pause()
     consumers = [await world.start_consumer() for _ in range(2)]
     addresses = [world.address() for _ in range(300)]
@@ -24,8 +26,9 @@ async def test_each_message_goes_out_exactly_once(world: World) -> None:
     assert min(shares) > 0, "one of them did it all: there was no race"
 
 
-async def test_one_message_is_claimed_once(world: World) -> None:
+async def test_one_message_is_claimed_once(create: Create, broker: Broker) -> None:
     """F-BR-09: again and again, one after the other, with both awake."""
+    world = await create(**broker.settings)
     consumers = [await world.start_consumer() for _ in range(2)]
     for _ in range(30):
         to = world.address()
@@ -36,8 +39,9 @@ async def test_one_message_is_claimed_once(world: World) -> None:
     assert all(consumer.process.poll() is None for consumer in consumers)
 
 
-async def test_each_goes_out_once_when_one_of_them_dies(world: World) -> None:
+async def test_each_goes_out_once_when_one_of_them_dies(create: Create, broker: Broker) -> None:
     """F-BR-09, F-CO-01: what the dead one had claimed is done by the other, or is unknown."""
+    world = await create(**broker.settings)
     await world.pause()
     doomed = await world.start_consumer(
         kill_before="settle", nth=random.Random(1).randint(5, 20)

@@ -84,6 +84,10 @@ def write_toml(tables: Mapping[str, Any], prefix: str = "") -> str:
     return "\n".join(lines)
 
 
+def _write_key(key: str) -> str:
+    return f'"{key}"' if "." in key else key
+
+
 def _write_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
@@ -439,7 +443,7 @@ async def create_world(
     world = World(folder, hops, overrides)
     settings = load(world.config, environ={})
     migrations.migrate(settings.store.path)
-    async with wiring.open_app(settings) as app:
+    async with wiring.open_app(settings, announces=True) as app:
         world.app = app
         try:
             yield world

@@ -20,6 +20,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import keep_port
+
 ROOT = Path(__file__).resolve().parents[2]
 START_WITHIN_S = 10
 
@@ -42,7 +44,8 @@ class SmtpServer:
         self._journal = self.folder / "journal.jsonl"
         self._transcript = self.folder / "transcript.txt"
         self._options = options
-        self.port = port
+        self._kept = keep_port(port)
+        self.port: int = self._kept.getsockname()[1]
         self.process = self._start()
         self.is_pristine = True
 
@@ -67,7 +70,6 @@ class SmtpServer:
                 process.kill()
                 process.wait()
                 raise RuntimeError(f"the SMTP server is not up after {START_WITHIN_S} s")
-        self.port = int(ready.read_text())
 
     def begin_anew(self) -> None:
         """Forget everything: journal, transcript, connections, addresses seen."""
@@ -129,6 +131,7 @@ class SmtpServer:
         if self.process.poll() is None:
             self.resume()
         self.stop()
+        self._kept.close()
 
 
 _IDLE = pytest.StashKey[dict[tuple[str, ...], list[SmtpServer]]]()
@@ -138,8 +141,18 @@ def find_idle(config: pytest.Config) -> dict[tuple[str, ...], list[SmtpServer]]:
     """Return the servers that a test is done with, by options: starting one takes longer."""
     if _IDLE not in config.stash:
         config.stash[_IDLE] = {}
-        config.add_cleanup(lambda: stop_all(config.stash[_IDLE]))
+        config.pluginmanager.register(_AtTheEnd(config.stash[_IDLE]))
     return config.stash[_IDLE]
+
+
+class _AtTheEnd:
+    """Ends what is idle.  Not as a clean-up of the configuration: workers are killed in it."""
+
+    def __init__(self, idle: dict[tuple[str, ...], list[SmtpServer]]) -> None:
+        self._idle = idle
+
+    def pytest_sessionfinish(self) -> None:
+        stop_all(self._idle)
 
 
 def stop_all(idle: dict[tuple[str, ...], list[SmtpServer]]) -> None:

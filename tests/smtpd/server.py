@@ -692,6 +692,7 @@ async def serve(
         tls.load_cert_chain(options.tls_cert, options.tls_key)
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # see tests/ports.py
     sock.bind(("127.0.0.1", port))
     server = None
     if not options.refuse:  # a bound socket that does not listen refuses connections

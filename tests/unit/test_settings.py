@@ -21,7 +21,7 @@ from emailerctl.models.clock import duration_to_text, parse_duration
 from emailerctl.settings import Settings, load, locate, origins
 from emailerctl.settings.example import build_example, build_schema
 from emailerctl.settings.lines import find_lines
-from emailerctl.settings.loading import known_keys, tables
+from emailerctl.settings.loading import known_keys, open_tables, tables
 from emailerctl.settings.model import RuleSettings
 
 RELAY = '[providers.relay]\nkind = "smtp"\n'
@@ -225,11 +225,7 @@ def test_the_command_lines_own_variables_are_no_settings() -> None:
     ("text", "said"),
     [
         ('[queue]\nkind = "nats"', 'emailer.toml:2: queue.kind: "nats" is not in this version'),
-        (
-            '[queue.forestmq.topics]\n"email.send" = "x"',
-            "[queue.forestmq]: not in this",
-        ),
-        ("[ingest.forestmq]\nallow_unsigned = false", "2: [ingest]: not in this version"),
+        ("[queue.nats]\nx = 1", "[queue.nats]: not in this"),
         ('[store]\nurl = "postgresql://h/d"', "PostgreSQL is not in this version"),
     ],
 )
@@ -268,7 +264,7 @@ def test_what_this_version_lacks_is_refused_by_name(text: str, said: str) -> Non
         ('[retry]\nschedule = ["0s"]', "has a wait of 0s"),
         ('[store]\nurl = "/var/lib/x.db"', "store.url: "),
         ('[store]\nurl = "sqlite:///"', "is no store"),
-        ('[queue]\nkind = "rabbit"', '"rabbit" is no kind of queue; write "embedded"'),
+        ('[queue]\nkind = "rabbit"', '"rabbit" is no kind of queue; write "embedded" or "fo'),
         ('[defaults]\non_unknown = "maybe"', "should be 'ask' or 'resend'"),
         ('[defaults]\nfrom = "nobody"', 'defaults.from: "nobody" is not an address'),
         ('[defaults]\nenvelope_sender = "a@b\\r\\nc"', "a line break"),
@@ -674,7 +670,7 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
 
 
 def test_every_setting_says_what_it_is_for() -> None:
-    for *path, key in known_keys():
+    for *path, key in known_keys() | open_tables():
         fields = {
             field.alias or name: field
             for name, field in tables()[tuple(path)].model_fields.items()
@@ -694,7 +690,7 @@ def test_the_schema_knows_what_the_loader_knows() -> None:
     secrets = {
         (*path, f"{key}_file") for (*path, key), secret in known_keys().items() if secret
     }
-    assert keys == set(known_keys()) | secrets
+    assert keys == set(known_keys()) | set(open_tables()) | secrets
     assert schema["additionalProperties"] is False
 
 
@@ -856,3 +852,140 @@ def test_rules_are_shown_as_they_are_written() -> None:
 
     assert said["routing.rules"].value == [{"tag": ["a"], "chain": ["bulk"]}]
     assert said["routing.rules"].origin == "emailer.toml:7"
+
+
+# --- tables within tables, with the operator's own keys ---
+
+SECRET = "0123456789abcdef0123456789abcdef"
+INGEST = """
+[ingest.forestmq]
+allow_unsigned = true
+unsigned_from = ["Example.org"]
+[ingest.forestmq.keys]
+billing = "{secret}"
+shop_file = "shop.key"
+[ingest.forestmq.topics]
+"email.job" = "http://127.0.0.1:8006"
+"""
+
+
+def test_a_table_with_the_operators_own_keys() -> None:
+    write(f"{SECRET}shop\n", "shop.key")
+    file = write(INGEST.format(secret=SECRET))
+    key = "ffffffffffffffffffffffffffffffff"
+
+    settings = load(file, environ={"EMAILER_INGEST__FORESTMQ__KEYS__NEWS": key})
+
+    forestmq = settings.ingest.forestmq
+    assert forestmq.unsigned_from == ("example.org",)
+    assert forestmq.topics == {"email.job": "http://127.0.0.1:8006"}
+    assert {name: k.get_secret_value() for name, k in forestmq.keys.items()} == {
+        "billing": SECRET,
+        "shop": f"{SECRET}shop",
+        "news": key,
+    }
+    shown = {one.key: one for one in origins(settings)}
+    assert shown["ingest.forestmq.keys.billing"].value == "********"
+    assert shown["ingest.forestmq.keys.news"].origin == "EMAILER_INGEST__FORESTMQ__KEYS__NEWS"
+    assert shown["ingest.forestmq.topics.email.job"].origin == "emailer.toml:9"
+    assert SECRET not in str(list(shown.values())) + repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("allow_unsigned = true", "allow_unsigned needs unsigned_from"),
+        ('unsigned_from = ["a@example.org"]', 'is no domain in ASCII; write for example'),
+        ('keys.shop = "short"', "is shorter than 32 characters; make one: openssl rand"),
+        (f'keys.local = "{SECRET}"', "is no key id"),
+        (f'keys."Shop!" = "{SECRET}"', "is no key id"),
+        ('keys.shop_file = "absent"', "can't read absent"),
+        ('topics."Email Job" = "http://127.0.0.1:1"', '"Email Job" is no topic'),
+        ('topics.job = "ftp://h"', "topics.job is no http(s) URL"),
+        ('topics.job = "http://queue:8005"', "is plain http to another host"),
+        ('allow_unsinged = true', "did you mean ingest.forestmq.allow_unsigned?"),
+        ('max_age = "29d"', "should be less than or equal to 28 days"),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_of_a_table_within_a_table(text: str, said: str) -> None:
+    (line,) = refused(f"[ingest.forestmq]\n{text}")
+
+    assert line.startswith("emailer.toml:")
+    assert said in line
+    assert SECRET not in line
+
+
+FORESTMQ = """
+[queue]
+kind = "forestmq"
+[queue.forestmq.topics]
+"email.send" = "http://127.0.0.1:8005"
+"email.bulk" = "http://localhost:8006"
+[queue.forestmq.priorities]
+low = "email.bulk"
+[queue.forestmq.weights]
+"email.send" = 4
+"""
+
+
+def test_a_queue_by_way_of_forestmq() -> None:
+    file = write(FORESTMQ)
+
+    found = load(file, environ={"EMAILER_QUEUE__FORESTMQ__HIGH_WATER": "100"}).queue
+
+    assert found.kind == "forestmq"
+    assert list(found.forestmq.topics) == ["email.send", "email.bulk"]
+    assert found.forestmq.priorities == {"low": "email.bulk"}
+    assert found.forestmq.weights == {"email.send": 4}
+    assert found.forestmq.high_water == 100
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", 'kind "forestmq" needs a topic: in [queue.forestmq.topics] write'),
+        ('topics."email.send" = "http://forestmq:8005"', "is plain http to another host"),
+        ('topics."Send!" = "http://127.0.0.1:8005"', '"Send!" is no topic'),
+        ('topics.a = "127.0.0.1:8005"', "topics.a is no http(s) URL"),
+        ('topics.a = "http://127.0.0.1:1"\npriorities.lo = "a"', "there are high, normal"),
+        ('topics.a = "http://127.0.0.1:1"\npriorities.low = "b"', "there is no topic"),
+        ('topics.a = "http://127.0.0.1:1"\nweights.b = 1', "there is no topic"),
+        ('topics.a = "http://127.0.0.1:1"\nweights.a = -1', "-1 is no weight"),
+        ('topics.a = "http://127.0.0.1:1"\nfallback = "1s"', "did you mean queue."),
+    ],
+)  # fmt: skip
+def test_a_bad_setting_of_forestmq(text: str, said: str) -> None:
+    lines = refused(f'[queue]\nkind = "forestmq"\n[queue.forestmq]\n{text}')
+
+    assert any(said in line for line in lines)
+    assert all(line.startswith("emailer.toml:") for line in lines)
+
+
+def test_plain_http_to_another_host_is_allowed_by_a_setting() -> None:
+    text = 'allow_http = true\ntopics.a = "http://forestmq:8005"'
+
+    found = load(write(f'[queue]\nkind = "forestmq"\n[queue.forestmq]\n{text}'), environ={})
+
+    assert found.queue.forestmq.topics == {"a": "http://forestmq:8005"}
+
+
+def test_a_table_within_a_table_is_no_value() -> None:
+    assert "this is a table: [ingest.forestmq]" in refused("[ingest]\nforestmq = 1")[0]
+    assert "did you mean" in refused("[ingest.forestmw]\nallow_unsigned = true")[0]
+
+
+def test_doorbells_and_jobs_do_not_share_a_forestmq() -> None:
+    """Each taker would take what is the other's: there are no topics in it."""
+    text = """
+[queue]
+kind = "{kind}"
+[queue.forestmq.topics]
+"email.send" = "http://127.0.0.1:8005"
+[ingest.forestmq.topics]
+"email.job" = "http://127.0.0.1:8005/"
+"""
+    (line,) = refused(text.format(kind="forestmq"))
+
+    assert line.startswith("emailer.toml:7: ingest.forestmq.topics.email.job: shares ")
+    assert "start a second one for jobs" in line
+    assert load(write(text.format(kind="embedded")), environ={})
