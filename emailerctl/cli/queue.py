@@ -101,7 +101,7 @@ def _write_broker(broker: BrokerFacts) -> None:
                 source.url,
                 source.use,
                 ", ".join(source.topics),
-                source.detail or "ok",
+                source.detail.removeprefix(f"{source.url}: ") or "ok",
                 "" if source.length is None else source.length,
             ]
             for source in broker.sources

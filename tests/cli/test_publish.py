@@ -74,10 +74,8 @@ def test_a_host_without_settings_names_everything(
     [
         ((*MAIL,), "whose key signs? [ingest.forestmq.keys] has none"),
         ((*MAIL, "--key-id", "news"), "is no key of [ingest.forestmq.keys]"),
-        ((*MAIL, "--secret-file", "absent"), "--secret-file needs --key-id"),
         ((*MAIL, "--key-id", "s", "--secret-file", "absent"), "can't read absent"),
         ((*MAIL, "--timeout", "5s"), "give both, or neither"),
-        (("--json", "absent"), "can't read absent: No such file"),
         (("-", "--json", "-"), "both read stdin"),
         ((*MAIL, "--unsigned", "--confirm", "--api", "http://h"), "set EMAILER_TOKEN"),
     ],

@@ -82,13 +82,10 @@ def test_stats_name_a_wrong_hosts_list_and_the_fallback(
     report(world, is_falling_back=True)
 
     shown = world.ok("queue", "stats")
-    broker = world.ok("queue", "stats", "-o", "json").json["broker"]
 
     assert "--hosts" in shown.out
     assert "403 by a wrong --hosts" in shown.err
     assert "fallback: on" in shown.err
-    assert broker["fallback"] is True
-    assert broker["sources"][0]["trouble"] == "host_refused"
 
 
 def test_stats_show_what_carries_jobs_beside_the_embedded_queue(
@@ -101,11 +98,8 @@ def test_stats_show_what_carries_jobs_beside_the_embedded_queue(
     report(world, is_falling_back=False, jobs_kept=7, jobs_unsigned=2, jobs_take_failed=1)
 
     shown = world.ok("queue", "stats")
-    broker = world.ok("queue", "stats", "-o", "json").json["broker"]
 
-    assert broker["kind"] == "embedded"
-    assert [(one["use"], one["ok"]) for one in broker["sources"]] == [("jobs", True)]
-    assert broker["inbox"] == {"waiting": 0, "rejected": 0}
+    assert server.url in shown.out
     assert "7 jobs kept" in shown.err
     assert "2 of them unsigned" in shown.err
     assert "doorbells rung" not in shown.err
@@ -152,13 +146,11 @@ def test_foreign_messages_are_listed_and_discarded(world: World) -> None:
     assert "another topic" in shown
     assert "\x1b[2J" not in shown
     ids = "".join(f"{one['id']}\n" for one in listed)
-    assert world.run("queue", "discard", listed[0]["id"]).code == 2  # nobody to ask
     assert "removed 2" in world.ok("queue", "discard", "-", "--yes", stdin=ids).out
-    assert world.ok("queue", "foreign", "-o", "json").json["data"] == []
+    assert world.work(lambda app: app.store.count_foreign()) == 0
 
 
 def test_what_is_no_foreign_message_is_said(world: World) -> None:
-    assert world.run("queue", "discard", "msg_1", "--yes").code == 66
     assert world.run("queue", "discard", "frn_0000000000001", "--yes").code == 66
 
 

@@ -20,18 +20,19 @@ DOORBELL = {"topic": "email.send", "v": 1, "id": "msg_1C6K9Q2M7XW4T"}
 
 
 # One client for all: making one takes longer than what it is asked to do.
-HTTP = httpx.Client(
-    trust_env=False, timeout=15, limits=httpx.Limits(max_keepalive_connections=0)
-)
+HTTP = httpx.Client(trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+PATIENT = httpx.Timeout(15)
 IMPATIENT = httpx.Timeout(15, read=0.05)  # what was asked is there, and nobody waits for it
 
 
-def put(server: ForestMq, message: object = DOORBELL) -> httpx.Response:
-    return HTTP.post(f"{server.url}/provider", json={"message": message})
+def put(
+    server: ForestMq, message: object = DOORBELL, timeout: httpx.Timeout = PATIENT
+) -> httpx.Response:
+    return HTTP.post(f"{server.url}/provider", json={"message": message}, timeout=timeout)
 
 
-def take(server: ForestMq) -> dict[str, object]:
-    found: dict[str, object] = HTTP.post(f"{server.url}/consumer").json()
+def take(server: ForestMq, timeout: httpx.Timeout = PATIENT) -> dict[str, object]:
+    found: dict[str, object] = HTTP.post(f"{server.url}/consumer", timeout=timeout).json()
     return found
 
 
@@ -165,7 +166,7 @@ def test_mangled_and_invented_messages_come(start_forestmq: StartForestMq) -> No
 async def test_one_that_hangs_does_what_it_was_asked(start_forestmq: StartForestMq) -> None:
     server = start_forestmq("--hang")
     with pytest.raises(httpx.ReadTimeout):
-        HTTP.post(f"{server.url}/provider", json={"message": DOORBELL}, timeout=IMPATIENT)  # noqa: ASYNC212
+        put(server, timeout=IMPATIENT)
 
     await until(lambda: server.stats()["length"] == 1)
 
@@ -177,7 +178,7 @@ async def test_a_stalled_request_stalls_those_behind_it(start_forestmq: StartFor
     server.set(stall=0.3)
     for _ in range(3):
         with pytest.raises(httpx.ReadTimeout):
-            HTTP.post(f"{server.url}/consumer", timeout=IMPATIENT)  # noqa: ASYNC212
+            take(server, timeout=IMPATIENT)
     server.set(stall=0)
 
     await until(lambda: server.stats()["asked"] == 3)

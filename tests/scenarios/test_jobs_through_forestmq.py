@@ -31,7 +31,7 @@ from tests.scenarios.conftest import Create
 from tests.scenarios.processes import ROOT, eventually
 from tests.scenarios.world import World
 
-JOBS = int(os.environ.get("INGEST_JOBS", "60"))
+JOBS = int(os.environ.get("INGEST_JOBS", "40"))
 DEATHS = max(4, JOBS // 15)
 TOPIC = "email.job"
 SHOP = Key("shop", "0123456789abcdef0123456789abcdef")
@@ -200,7 +200,7 @@ async def test_killed_before_anything_looks_at_it_a_kept_job_is_accepted(jobs: J
     await eventually(is_empty, saying=jobs.world.tell)
 
 
-async def test_an_unsigned_job_is_refused_and_its_neighbours_are_not(jobs: Jobs) -> None:
+async def test_what_is_refused_says_why_and_its_neighbours_are_accepted(jobs: Jobs) -> None:
     await jobs.world.start_consumer()
 
     await publish_async(jobs.fields(1), url=jobs.server.url, job_id="job-1")
@@ -215,22 +215,17 @@ async def test_an_unsigned_job_is_refused_and_its_neighbours_are_not(jobs: Jobs)
     }
     assert published.message_id
     assert await jobs.messages() == ["job 3"]
-
-
-async def test_a_rejected_job_tells_its_service_why(jobs: Jobs) -> None:
-    await jobs.world.start_consumer()
-
     with pytest.raises(JobRejected, match=r"\(invalid\): /to: "):
-        await jobs.publish(1, fields={"to": "nobody"})
+        await jobs.publish(4, fields={"to": "nobody"})
     with pytest.raises(JobRejected, match="bad_signature"):
-        await jobs.publish(2, key=Key("shop", "x" * 32))
+        await jobs.publish(5, key=Key("shop", "x" * 32))
 
 
 async def test_hostile_jobs_end_in_the_inbox_with_a_reason(jobs: Jobs) -> None:
     """The corpora, as messages of their own and inside signed jobs, and what comes back
     mangled; a good job behind them all is accepted."""
     world, server = jobs.world, jobs.server
-    strings = [t for t in naughty_strings() if len(t) < 1000 and "%" not in t]
+    strings = [t for t in naughty_strings()[::3] if len(t) < 1000 and "%" not in t]
     hostile: list[object] = [
         {"topic": TOPIC, "v": 1, "id": text, "data": text} for text in strings
     ]
@@ -244,9 +239,9 @@ async def test_hostile_jobs_end_in_the_inbox_with_a_reason(jobs: Jobs) -> None:
         mangled = {"topic": TOPIC, "job": {"subject": "100% off, 50%s"}}
         await anybody.post("/provider", json={"message": mangled})
     count = server.stats()["length"]
-    assert count > 400
+    assert count > 150
     client = ForestMqClient(server.url, clock=SystemClock(), rng=Random(1), timeout_s=5)
-    for n, text in enumerate(naughty_strings()[::5]):
+    for n, text in enumerate(naughty_strings()[::9]):
         bad = jobs.fields(n, to=text[:80], headers={text[:80]: text[:80]}, tags=[text[:80]])
         envelope = build_envelope(
             bad, topic=TOPIC, job_id=f"bad-{n}", at_s=int(time.time()), key=SHOP

@@ -31,11 +31,13 @@ scalars = (
     | st.from_regex(r"[A-Za-z0-9._:-]*", fullmatch=True)
     | st.sampled_from(["%s%s", "%n", "100% off", "%", "\0", "ü", "a b", '"', "\\", "%5$s"])
 )
+keys = st.text(max_size=8) | st.sampled_from(["topic", "v", "id", "n", "%s", "", "data"])
 anything = st.recursive(
-    scalars, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=5,
 )
-keys = st.text() | st.sampled_from(["topic", "v", "id", "n", "%s", "", "data"])
-messages = st.dictionaries(keys, anything)
+messages = st.dictionaries(keys, anything, max_size=6)
 
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
