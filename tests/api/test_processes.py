@@ -305,7 +305,8 @@ def test_figures_are_those_of_all_workers(start: Start, secret: str) -> None:
     process = start(workers=2)
 
     def read() -> dict[str, float]:
-        text = httpx.get(f"{process.url}/metrics", headers={"Connection": "close"}).text
+        with process.client(secret) as client:
+            text = client.get("/metrics").text
         pairs = [line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#"]
         return {name: float(value) for name, value in pairs}
 
@@ -316,11 +317,11 @@ def test_figures_are_those_of_all_workers(start: Start, secret: str) -> None:
         assert post(process, secret).status_code == 202
     accepted = 'emailer_acceptances_total{outcome="accepted"}'
     assert read_all(accepted) == {10}
-    until(lambda: read_all("emailer_processes") == {2})
+    until(lambda: read_all("emailer_processes") == {2}, within_s=40)
 
     os.kill(process.workers()[0], signal.SIGKILL)
-    until(lambda: any(line["type"] == "worker.ended" for line in lines(process)))
-    until(lambda: read_all("emailer_processes") == {2})
+    until(lambda: "worker.ended" in process.log.read_text(), within_s=40)
+    until(lambda: read_all("emailer_processes") == {2}, within_s=40)
     assert post(process, secret).status_code == 202
 
     assert read_all(accepted) == {11}

@@ -70,26 +70,33 @@ def test_consumers_tell_their_figures_where_they_are_told_to(world: World) -> No
     for n in range(6):
         world.submit(f"ann{n}@example.org")
     with start(world, "consume", "--workers", "2") as process:
-        assert process.stdout is not None
-        line = next(line for line in process.stdout if "consumer.metrics" in line)
-        [port] = re.findall(r'"port":(\d+)', line)
-        url = f"http://127.0.0.1:{port}"
+        try:
+            _read_figures(process)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(WITHIN_S) == 0
+        finally:
+            process.kill()
+
+
+def _read_figures(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    line = next(line for line in process.stdout if "consumer.metrics" in line)
+    [port] = re.findall(r'"port":(\d+)', line)
+    wanted = (
+        'emailer_attempts_total{next_hop="relay",outcome="accepted"} 6\n',
+        'emailer_handover_seconds_count{lane="normal",next_hop="relay"} 6\n',
+        'emailer_events_total{type="recipient.handed_over"} 6\n',
+        "emailer_processes 2\n",
+    )
+    url = f"http://127.0.0.1:{port}"
+    with httpx.Client(base_url=url, trust_env=False, timeout=WITHIN_S) as client:
 
         def read() -> str:
-            return httpx.get(f"{url}/metrics", trust_env=False).text
+            return client.get("/metrics").text
 
-        wanted = (
-            'emailer_attempts_total{next_hop="relay",outcome="accepted"} 6\n',
-            'emailer_handover_seconds_count{lane="normal",next_hop="relay"} 6\n',
-            'emailer_events_total{type="recipient.handed_over"} 6\n',
-            "emailer_processes 2\n",
-        )
         eventually(lambda: all(part in read() for part in wanted), saying=read)
-        assert httpx.get(f"{url}/", trust_env=False).status_code == 404
-        foreign = httpx.get(f"{url}/metrics", headers={"Via": "x"}, trust_env=False)
-        assert foreign.status_code == 401
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(WITHIN_S) == 0
+        assert client.get("/").status_code == 404
+        assert client.get("/metrics", headers={"Via": "x"}).status_code == 401
 
 
 def eventually(holds: Callable[[], bool], *, saying: Callable[[], str]) -> None:

@@ -83,15 +83,14 @@ def create_token(world: World, *scopes: str) -> str:
 
 
 def test_the_same_as_of_the_store(world: World, relay: Relay) -> None:
-    first = world.submit("ann@example.org")
+    first = world.submit("ann@example.org", tags=["a"])
     world.submit("bob@example.org")
     world.attempt(first, Kind.ACCEPTED, "250 ok")
     token = create_token(world, "read:all")
     with serving(world, relay):
         for words in (
             ("--since", "1h", "--message", first[:12], "-o", "json"),
-            ("--state", "sent", "-n", "5"),
-            ("--tag", "none", "-o", "jsonl"),
+            ("--state", "sent", "--tag", "a", "-n", "5"),
         ):
             here = world.ok("logs", *words)
             there = world.ok("logs", *words, EMAILER_URL=relay.url, EMAILER_TOKEN=token)
@@ -99,10 +98,8 @@ def test_the_same_as_of_the_store(world: World, relay: Relay) -> None:
 
         wrong = world.run("logs", "--url", relay.url, "--token", "nonsense")
         assert wrong.code == 77
-        gone = world.run("logs", "--url", relay.url, "--token", token, "--message", "msg_1")
-        assert gone.code == 66
-    unreachable = world.run("logs", "--url", "http://127.0.0.1:9", "--token", token)
-    assert (unreachable.code, "can't be reached" in unreachable.err) == (75, True)
+    gone = world.run("logs", "--url", "http://127.0.0.1:9", "--token", token)
+    assert (gone.code, "can't be reached" in gone.err) == (75, True)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +151,7 @@ def test_followed_across_restarts_of_the_api(world: World, relay: Relay) -> None
             world.submit()
             read(2)
             for end in (signal.SIGKILL, signal.SIGTERM):
+                relay.port = 0  # somebody else may get that port
                 api.send_signal(end)
                 api.wait(30)
                 world.submit()
