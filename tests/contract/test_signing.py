@@ -27,6 +27,8 @@ from tests.conftest import build_settings
 from tests.desk import until
 from tests.nameserver import NameServer, serve_names
 
+pytestmark = pytest.mark.timeout(120)
+
 RSA, ED25519 = Algorithm.RSA, Algorithm.ED25519
 PENDING, ACTIVE, RETIRED = KeyState
 CALLER = build_local_caller("eve")

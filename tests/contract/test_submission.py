@@ -29,6 +29,8 @@ from emailerctl.wiring import App
 from tests.conftest import build_settings
 from tests.fakes import FakeClock
 
+pytestmark = pytest.mark.timeout(120)
+
 Talk = Callable[[smtplib.SMTP], Any]
 
 

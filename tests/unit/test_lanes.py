@@ -16,6 +16,8 @@ from emailerctl.models.message import EnvelopeRecipient, Priority
 from emailerctl.store.base import Claim
 from tests.desk import Desk
 
+pytestmark = pytest.mark.timeout(180)  # many looks at a large store, on a machine that is busy
+
 MESSAGES = 50_000
 CONCURRENCY = 16
 ATTEMPT_MS = 2_000
