@@ -6,10 +6,9 @@ Moments are RFC 3339; what does not apply is null, so that every object has all 
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from emailerctl.core.bounces import Received
-from emailerctl.core.explain import Explanation, Said
 from emailerctl.core.hop_view import HopView
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, TOKEN, to_public
@@ -31,6 +30,9 @@ from emailerctl.store.base import (
     Token,
     Unknown,
 )
+
+if TYPE_CHECKING:
+    from emailerctl.core.explain import Explanation, Said
 
 Shape = dict[str, object]
 Item = TypeVar("Item")
@@ -127,7 +129,7 @@ def attempt_shape(attempt: AttemptView) -> Shape:
     }
 
 
-def explanation_shape(explanation: Explanation) -> Shape:
+def explanation_shape(explanation: "Explanation") -> Shape:
     """Return a message in sentences."""
     return {
         "id": to_public(MESSAGE, explanation.message_id),
@@ -139,7 +141,7 @@ def explanation_shape(explanation: Explanation) -> Shape:
     }
 
 
-def _said_shape(said: Said) -> Shape:
+def _said_shape(said: "Said") -> Shape:
     return {"at": _moment(said.at_ms), "text": said.text}
 
 
