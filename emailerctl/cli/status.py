@@ -8,7 +8,7 @@ from typer import Context, Exit, Option
 
 from emailerctl.cli import output, providers, queue, session
 from emailerctl.core import shapes
-from emailerctl.core.explain import SILENT_MS
+from emailerctl.core.doctor import SILENT_MS
 from emailerctl.core.hop_view import HopView
 from emailerctl.store.base import (
     Alert,

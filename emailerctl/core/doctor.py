@@ -15,7 +15,7 @@ from emailerctl.models.clock import to_text
 from emailerctl.providers.base import CheckResult
 from emailerctl.store.base import Alert, Consumer, QueueStats
 
-SILENT_MS = 30_000
+SILENT_MS = 30_000  # a consumer without a heartbeat for so long is none (product.md §7)
 _LATE_MS = 120_000  # product.md §7: the oldest due message
 _UNKNOWN_MS = 60_000
 _AHEAD_MS = 60_000

@@ -10,6 +10,7 @@ from itertools import groupby
 from shlex import quote
 from typing import Any, NamedTuple
 
+from emailerctl.core.doctor import SILENT_MS
 from emailerctl.core.hop_view import HopFacts, HopView, list_hop_views
 from emailerctl.core.route import Route, Routing, build_facts, explain_route
 from emailerctl.errors import NotFound
@@ -33,7 +34,6 @@ from emailerctl.models.message import MessageView, RecipientView
 from emailerctl.models.page import EventFilter
 from emailerctl.store.base import BreakerState, HopState, Pause, Store
 
-SILENT_MS = 30_000  # a consumer without a heartbeat for so long is none (product.md §7)
 _MOST_EVENTS = 2_000
 _NAMED = 2  # recipients in a sentence; of more, so many and a number
 

@@ -6,12 +6,11 @@ Moments are RFC 3339; what does not apply is null, so that every object has all 
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from emailerctl.core.accept import Prepared
 from emailerctl.core.batch import error_shape
 from emailerctl.core.bounces import Received
-from emailerctl.core.explain import Explanation, Said
 from emailerctl.core.hop_view import HopView
 from emailerctl.core.outlook import Outlook
 from emailerctl.core.templates import Publication
@@ -40,6 +39,9 @@ from emailerctl.store.base import (
     Unknown,
 )
 from emailerctl.templates.base import Finding, Rendered, decode_head
+
+if TYPE_CHECKING:
+    from emailerctl.core.explain import Explanation, Said
 
 Shape = dict[str, object]
 Item = TypeVar("Item")
@@ -252,7 +254,7 @@ def attempt_shape(attempt: AttemptView) -> Shape:
     }
 
 
-def explanation_shape(explanation: Explanation) -> Shape:
+def explanation_shape(explanation: "Explanation") -> Shape:
     """Return a message in sentences."""
     return {
         "id": to_public(MESSAGE, explanation.message_id),
@@ -264,7 +266,7 @@ def explanation_shape(explanation: Explanation) -> Shape:
     }
 
 
-def _said_shape(said: Said) -> Shape:
+def _said_shape(said: "Said") -> Shape:
     return {"at": _moment(said.at_ms), "text": said.text}
 
 

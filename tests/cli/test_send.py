@@ -124,8 +124,9 @@ def wait_for(world: World, kind: Kind, reply: str) -> tuple[int, str, str]:
 
     def send() -> None:
         result = world.run(
-            "send", "--to", "ann@example.org", "--subject", "x", "--text", "x", "--wait"
-        )
+            "send", "--to", "ann@example.org", "--subject", "x", "--text", "x", "--wait",
+            LANG="C.UTF-8",  # a process of its own: others are called meanwhile
+        )  # fmt: skip
         found.append((result.code, result.out, result.err))
 
     sending = threading.Thread(target=send)
