@@ -6,8 +6,8 @@ from tests.cli.world import Kind, World, strip_styles
 
 # The shapes of product.md §3.2 and §3.3.
 MESSAGE = """id state created_at expires_at on_unknown test service token_id from
-envelope_sender subject tags metadata priority provider template template_version size_bytes content_hash
-has_content counts recipients"""
+envelope_sender subject tags metadata priority provider template template_version size_bytes
+content_hash has_content counts recipients"""
 RECIPIENT = "address kind state waiting_for reason due_at provider reply attempt changed_at"
 ATTEMPT = "n provider route phase outcome code enhanced_status reply started_at ended_at hash"
 
