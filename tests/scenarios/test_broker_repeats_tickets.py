@@ -22,7 +22,7 @@ async def test_nothing_goes_out_twice(create: Create, broker: Broker) -> None:
 
     message_ids = await asyncio.gather(*map(submit, addresses))
     for message_id in message_ids:
-        await world.until(message_id, State.SENT)
+        await world.until(message_id, State.SENT, within=40)
         broker.repeat(world, [message_id])
     await world.let_others_pass()
 

@@ -37,6 +37,9 @@ TOPIC = "email.job"
 SHOP = Key("shop", "0123456789abcdef0123456789abcdef")
 
 
+pytestmark = pytest.mark.timeout(150)  # a busy machine is no fault
+
+
 class Jobs:
     """A world whose consumer takes jobs, and the services that publish them."""
 
@@ -191,7 +194,7 @@ async def test_killed_before_anything_looks_at_it_a_kept_job_is_accepted(jobs: J
     async def is_known() -> Any:
         return await jobs.find("job-1")
 
-    status = await eventually(is_known, within=15, saying=jobs.world.tell)
+    status = await eventually(is_known, within=30, saying=jobs.world.tell)
     assert status["state"] == "accepted"
 
     async def is_empty() -> bool:
@@ -282,7 +285,7 @@ async def test_a_full_inbox_stops_the_taking_and_loses_nothing(
         server.put({"topic": TOPIC, "v": 1, "id": f"job-{n}", "job": jobs.fields(n, text="x")})
 
     consumer = await jobs.world.start_consumer()
-    await eventually(lambda: consumer.lines("inbox.full"), saying=jobs.world.tell)
+    await consumer.until_line("inbox.full", within=30)
 
     waiting = await jobs.inbox(is_waiting=True)
     left = server.stats()["length"]
@@ -299,7 +302,7 @@ async def test_what_was_taken_is_kept_however_long_the_store_is_busy(jobs: Jobs)
     blocker.execute("BEGIN IMMEDIATE")
     try:
         await publish_async(jobs.fields(1), url=jobs.server.url, key=SHOP, job_id="job-1")
-        await consumer.until_line("job.not_kept_yet")
+        await consumer.until_line("job.not_kept_yet", within=30)
         assert jobs.server.stats()["length"] == 0
     finally:
         blocker.execute("ROLLBACK")
@@ -308,7 +311,7 @@ async def test_what_was_taken_is_kept_however_long_the_store_is_busy(jobs: Jobs)
     async def is_known() -> Any:
         return await jobs.find("job-1")
 
-    status = await eventually(is_known, within=20, saying=jobs.world.tell)
+    status = await eventually(is_known, within=30, saying=jobs.world.tell)
     assert status["state"] == "accepted"
 
 
@@ -319,9 +322,11 @@ async def test_a_stop_loses_no_job(jobs: Jobs) -> None:
     for _ in range(2):
         consumer = await jobs.world.start_consumer()
         before = jobs.server.stats()["length"]
-        await eventually(lambda b=before: jobs.server.stats()["length"] < b or b == 0)
+        await eventually(
+            lambda b=before: jobs.server.stats()["length"] < b or b == 0, within=30
+        )
         consumer.terminate()
-        await asyncio.to_thread(consumer.process.wait, 20)
+        await asyncio.to_thread(consumer.process.wait, 40)
         left = jobs.server.stats()["length"]
         assert len(await jobs.messages()) + len(await jobs.inbox()) + left == 200
 
@@ -349,5 +354,5 @@ async def test_the_public_client_reaches_us(jobs: Jobs) -> None:
     async def are_there() -> bool:
         return len(await jobs.messages()) == 3
 
-    await eventually(are_there, saying=jobs.world.tell)
+    await eventually(are_there, within=30, saying=jobs.world.tell)
     assert await jobs.inbox() == []
