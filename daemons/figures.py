@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from tornado.httpserver import HTTPServer
@@ -12,6 +13,7 @@ from tornado.httputil import HTTPServerRequest
 from daemons.run import listen
 from emailerctl import __version__, log
 from emailerctl.core.alerts import AlertName
+from emailerctl.core.brokers import BrokerFacts
 from emailerctl.errors import EmailerError, Forbidden
 from emailerctl.metrics import registry as metrics
 from emailerctl.metrics.meter import CONTENT_TYPE, Readings
@@ -19,6 +21,8 @@ from emailerctl.models.caller import Scope
 from emailerctl.models.clock import Clock
 from emailerctl.store.base import BreakerState, Consumer, HopState, NextHop
 from emailerctl.wiring import App, describe_library
+
+Figures = Mapping[tuple[str, ...], float]
 
 NOTE_EVERY_S = 1.0
 _ALIVE_MS = 30_000
@@ -126,7 +130,29 @@ async def read_store(app: App) -> Readings:
         metrics.ALERTS: {(name,): float(name in raised) for name in AlertName},
         metrics.LAST_SEQ: {(): await store.last_seq()},
         metrics.DISK_LOW: {(): float(app.is_storage_low())},
+        **_read_broker(await app.find_broker(asks=False)),
         **await read_build(app),
+    }
+
+
+def _read_broker(broker: BrokerFacts | None) -> dict[metrics.Metric, Figures]:
+    """Return what the processes see of the broker; nothing where there is none."""
+    if broker is None:
+        return {}
+    up: dict[tuple[str, ...], float] = {}
+    queued: dict[tuple[str, ...], float] = {}
+    for source in broker.sources:
+        use = (source.use,)
+        up[use] = min(up.get(use, 1.0), float(not source.trouble))
+        queued[use] = queued.get(use, 0.0) + (source.length or 0)
+    inbox = broker.inbox
+    return {
+        metrics.BROKER_UP: up,
+        metrics.BROKER_QUEUED: queued,
+        metrics.BROKER_FALLBACK: {(): float(broker.is_falling_back)},
+        metrics.BROKER_SEEN: {(name,): n for name, n in asdict(broker.counts).items()},
+        metrics.FOREIGN: {(): broker.foreign},
+        metrics.INBOX_JOBS: {("waiting",): inbox.waiting, ("rejected",): inbox.rejected},
     }
 
 
@@ -137,7 +163,7 @@ def _all_of(metric: metrics.Metric) -> list[tuple[str, ...]]:
     return found
 
 
-def _read_standing(names: list[str], hops: list[NextHop]) -> Mapping[tuple[str, ...], float]:
+def _read_standing(names: list[str], hops: list[NextHop]) -> Figures:
     state_of = {hop.name: hop.state for hop in hops}
     return {
         (name, state): float(state_of.get(name, HopState.OPEN) is state)
@@ -146,15 +172,11 @@ def _read_standing(names: list[str], hops: list[NextHop]) -> Mapping[tuple[str, 
     }
 
 
-def _read_consumers(
-    consumers: list[Consumer], clock: Clock
-) -> dict[metrics.Metric, Mapping[tuple[str, ...], float]]:
+def _read_consumers(consumers: list[Consumer], clock: Clock) -> dict[metrics.Metric, Figures]:
     now_ms = clock.now_ms()
     beats = [consumer.heartbeat_ms for consumer in consumers]
     alive = sum(now_ms - beat < _ALIVE_MS for beat in beats)
-    found: dict[metrics.Metric, Mapping[tuple[str, ...], float]] = {
-        metrics.CONSUMERS: {(): alive}
-    }
+    found: dict[metrics.Metric, Figures] = {metrics.CONSUMERS: {(): alive}}
     if beats:
         found[metrics.HEARTBEAT] = {(): _age_s(max(beats), now_ms)}
     return found

@@ -226,6 +226,15 @@ async def check_next_hops(visit: Visit) -> "AsyncIterator[Finding]":
             yield judge_hop(name, await visit.opened.check_hop(view, within_s=_HOP_S))
 
 
+async def check_broker(visit: Visit) -> "AsyncIterator[Finding]":
+    """Every ForestMQ answers."""
+    from emailerctl.core.doctor import judge_broker
+
+    broker = await visit.opened.find_broker(asks=visit.resolver is not None)
+    for one in judge_broker(broker) if broker is not None else ():
+        yield one
+
+
 async def check_dns(visit: Visit) -> "AsyncIterator[Finding]":
     """What the From domains publish: SPF, DKIM, DMARC, MX."""
     from emailerctl.core.doctor import Finding, Verdict, judge_domain
@@ -258,4 +267,11 @@ async def _find_domains(opened: "App") -> list[str]:
     return list(dict.fromkeys(domain_of(address) for address in addresses))
 
 
-CHECKS: Sequence[Check] = (check_store, check_clock, check_work, check_next_hops, check_dns)
+CHECKS: Sequence[Check] = (
+    check_store,
+    check_clock,
+    check_work,
+    check_broker,
+    check_next_hops,
+    check_dns,
+)

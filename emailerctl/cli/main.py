@@ -22,6 +22,7 @@ from emailerctl.cli import (
     messages,
     output,
     providers,
+    publish,
     queue,
     reports,
     send,
@@ -73,6 +74,7 @@ def _build() -> Typer:
             _DAILY,
             (
                 send.send,
+                publish.publish,
                 logs.logs,
                 messages.show,
                 explain.explain,

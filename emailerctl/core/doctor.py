@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from emailerctl.core.brokers import BrokerFacts
 from emailerctl.models.clock import to_text
 from emailerctl.providers.base import CheckResult
 from emailerctl.store.base import Alert, Consumer, QueueStats
@@ -169,6 +170,32 @@ def judge_hop(name: str, results: Sequence[CheckResult]) -> Finding:
     said = "; ".join(f"{one.name}: {one.detail}" for one in bad)
     cures = "; ".join(dict.fromkeys(one.cure for one in bad if one.cure))
     return Finding(f"next hop {name}", Verdict.FAIL, said, cures)
+
+
+def judge_broker(broker: BrokerFacts) -> list[Finding]:
+    """Say how each ForestMQ answers, and whether the consumers do without."""
+    found = []
+    for source in broker.sources:
+        name = f"ForestMQ {source.url}"
+        if source.trouble == "host_refused":
+            cure = "start it with --hosts and the name that our URL has"
+        else:
+            cure = "start it; nothing is lost meanwhile: emailerctl queue stats"
+        if source.trouble:
+            found.append(Finding(name, Verdict.FAIL, source.detail or source.trouble, cure))
+        else:
+            said = "it answers" if source.length is None else f"{source.length} queued"
+            found.append(Finding(name, Verdict.PASS, f"{source.use}: {said}"))
+    if broker.is_falling_back:
+        detail = "a consumer asks the store instead of the broker"
+        found.append(Finding("fallback", Verdict.WARN, detail, "emailerctl queue stats"))
+    if broker.counts.lost:
+        detail = f"{broker.counts.lost} doorbells were lost in a day, and rung again"
+        found.append(Finding("doorbells", Verdict.WARN, detail, "see docs/forestmq.md"))
+    if broker.inbox.rejected:
+        detail = f"{broker.inbox.rejected} jobs were rejected"
+        found.append(Finding("inbox", Verdict.WARN, detail, "emailerctl inbox list"))
+    return found
 
 
 # What a From domain publishes

@@ -2,7 +2,7 @@
 
 To add one: write it here and into `METRICS`, then count it where it happens (`Meter.add`,
 `Meter.observe`), set it once a second (`Meter.set`), or read it from the store
-(`daemons/figures.py`).  ForestMQ's and the webhooks' belong here, too.
+(`daemons/figures.py`).  The webhooks' belong here, too.
 
 Labels are bounded: every value is one of ours or the name of a next hop in the settings.  No
 address, recipient domain, tag, service or message is ever a label, however useful: a hundred
@@ -10,10 +10,11 @@ thousand domains would be a hundred thousand series.  The event log answers such
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 
 from emailerctl.models import event as events
+from emailerctl.models.doorbell import QueueCounts, Use
 from emailerctl.models.lifecycle import WaitingFor
 from emailerctl.models.message import Priority
 from emailerctl.models.outcome import Kind
@@ -281,6 +282,58 @@ BUILD = Metric(
     is_read=True,
 )
 
+# The broker; absent where there is none.
+
+BROKER_UP = Metric(
+    "emailer_broker_up",
+    Shape.GAUGE,
+    "1 while every ForestMQ that carries this answers, as the processes see it.",
+    {"use": tuple(Use)},
+    is_read=True,
+)
+BROKER_QUEUED = Metric(
+    "emailer_broker_queued_messages",
+    Shape.GAUGE,
+    "How many the brokers had, by their last answer.",
+    {"use": tuple(Use)},
+    is_read=True,
+)
+BROKER_FALLBACK = Metric(
+    "emailer_broker_fallback",
+    Shape.GAUGE,
+    "1 while a consumer asks the store instead of the broker.",
+    is_read=True,
+)
+BROKER_SEEN = Metric(
+    "emailer_broker_seen_in_a_day",
+    Shape.GAUGE,
+    "What all processes of the last day have seen of the broker: rung, taken, lost, repeated, "
+    "foreign (docs/forestmq.md).",
+    {"what": tuple(one.name for one in fields(QueueCounts))},
+    is_read=True,
+)
+FOREIGN = Metric(
+    "emailer_foreign_messages",
+    Shape.GAUGE,
+    "Foreign messages that are kept (emailerctl queue foreign).",
+    is_read=True,
+)
+INBOX_JOBS = Metric(
+    "emailer_inbox_jobs",
+    Shape.GAUGE,
+    "Jobs of other services that are no messages: they wait, or were rejected.",
+    {"state": ("waiting", "rejected")},
+    is_read=True,
+)
+OF_BROKER: tuple[Metric, ...] = (
+    BROKER_UP,
+    BROKER_QUEUED,
+    BROKER_FALLBACK,
+    BROKER_SEEN,
+    FOREIGN,
+    INBOX_JOBS,
+)
+
 METRICS: tuple[Metric, ...] = (
     *(
         ACCEPTANCES,
@@ -296,6 +349,7 @@ METRICS: tuple[Metric, ...] = (
     *(PROCESSES, RESIDENT_BYTES, LOG_DROPPED),
     *(QUEUE, QUEUE_OLDEST, QUEUE_PAUSED, HELD, UNKNOWN_OPEN, UNKNOWN_OLDEST),
     *(BREAKER, NEXT_HOP, CONSUMERS, HEARTBEAT, ALERTS, LAST_SEQ, DISK_LOW, BUILD),
+    *OF_BROKER,
 )
 
 

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from daemons.api.main import serve_figures
 from daemons.figures import listen_at
 from emailerctl.core.alerts import AlertName
-from emailerctl.metrics.registry import METRICS, series_of
+from emailerctl.metrics.registry import METRICS, OF_BROKER, series_of
+from emailerctl.models.doorbell import QueueCounts, QueueReport, SourceStatus, Use
 from emailerctl.store.base import Alert, Pause
 from tests.api.case import ApiCase
 
@@ -96,10 +97,31 @@ class MetricsTest(ApiCase):
         assert closed["relay", "closed"] == said["emailer_next_hop_state"]["relay", "open"] == 1
         assert said["emailer_consumers"] == {(): 0}
 
+    def test_the_broker_as_the_processes_see_it(self) -> None:
+        assert "emailer_broker_up" not in self.read()
+        sources = [
+            SourceStatus("http://a", ("email",), length=3),
+            SourceStatus("http://b", ("bulk",), "refused", "it refuses", length=None),
+            SourceStatus("http://c", ("email.job",), length=1, use=Use.JOBS),
+        ]
+        report = QueueReport(
+            reporter="c", sources=sources, counts=QueueCounts(lost=2), is_falling_back=True
+        )
+        now_ms = self.clock.now_ms()
+        self.wait(self.app.store.report_queue(report, now_ms=now_ms, kept_ms=86_400_000))
+        said = self.read()
+
+        assert said["emailer_broker_up"] == {("doorbells",): 0, ("jobs",): 1}
+        assert said["emailer_broker_queued_messages"] == {("doorbells",): 3, ("jobs",): 1}
+        assert said["emailer_broker_fallback"] == {(): 1}
+        assert said["emailer_broker_seen_in_a_day"]["lost",] == 2
+        assert said["emailer_inbox_jobs"] == {("waiting",): 0, ("rejected",): 0}
+
     def test_every_metric_of_the_api_is_there(self) -> None:
         """Those of the consumer too, at nothing: it is one registry."""
         said = self.read()
-        absent = {"emailer_consumer_heartbeat_seconds"}  # without a consumer
+        # Without a consumer, and without a broker.
+        absent = {"emailer_consumer_heartbeat_seconds", *(one.name for one in OF_BROKER)}
 
         for metric in METRICS:
             for name in series_of(metric):

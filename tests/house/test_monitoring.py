@@ -145,7 +145,7 @@ def test_nobody_is_let_in_by_a_password_that_everybody_knows() -> None:
     ):
         assert line in watchers
     published = re.findall(r'"\$\{\w+_LISTEN:-([\d.]+):\d+\}:\d+"', text)
-    assert published == ["127.0.0.1"] * 3
+    assert set(published) == {"127.0.0.1"}
     assert re.findall(r"image: .*:latest", watchers) == []
 
 

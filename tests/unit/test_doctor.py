@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 
 from emailerctl.core import doctor
+from emailerctl.core.brokers import BrokerFacts
 from emailerctl.core.doctor import Finding, Verdict
+from emailerctl.models.doorbell import QueueCounts, QueueReport, SourceStatus
 from emailerctl.providers.base import CheckResult
-from emailerctl.store.base import Alert, Consumer, Pause, QueueStats
+from emailerctl.store.base import Alert, Consumer, InboxCounts, Pause, QueueStats
 
 NOW = 1_795_514_400_000
 STATS = QueueStats(
@@ -152,3 +154,32 @@ async def test_an_spf_record_without_end_asks_a_bounded_number_of_times() -> Non
 def test_each_thing_has_its_verdict_and_its_cure(found: Finding, verdict: str) -> None:
     assert found.verdict == verdict
     assert bool(found.cure) == (verdict != "pass")
+
+
+def test_a_broker_that_is_well_passes_and_others_say_the_cure() -> None:
+    well = BrokerFacts(
+        kind="forestmq",
+        sources=[SourceStatus("http://q:8005", ("email",), length=2)],
+        alive=[],
+        counts=QueueCounts(),
+        foreign=0,
+        inbox=InboxCounts(waiting=0, rejected=0),
+    )
+    (one,) = doctor.judge_broker(well)
+    assert (one.verdict, one.detail) == (Verdict.PASS, "doorbells: 2 queued")
+
+    refused = SourceStatus("http://q:8005", ("email",), "host_refused", "403: no such host")
+    falling_back = QueueReport(
+        reporter="c", sources=[], counts=QueueCounts(), is_falling_back=True
+    )
+    bad = replace(
+        well,
+        sources=[refused],
+        alive=[(1, falling_back)],
+        counts=QueueCounts(lost=3),
+        inbox=InboxCounts(waiting=0, rejected=1),
+    )
+    found = doctor.judge_broker(bad)
+    assert [one.verdict for one in found] == [Verdict.FAIL, *[Verdict.WARN] * 3]
+    assert "--hosts" in found[0].cure
+    assert all(one.cure for one in found)

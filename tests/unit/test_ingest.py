@@ -23,11 +23,13 @@ from emailerctl.core.ingest import (
     find_status,
     read_job,
 )
+from emailerctl.core.render import Templating
 from emailerctl.errors import StorageFull
 from emailerctl.models.caller import Scope
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.job import Key, build_envelope
 from emailerctl.store.base import InboxFilter, InboxJob, Rejection
+from emailerctl.templates.pool import Pool, PoolLimits
 from tests.corpora import json_documents, naughty_strings
 from tests.desk import Desk
 from tests.unit.test_accept import FIELDS, RULES
@@ -223,6 +225,7 @@ class Case:
             rng=desk.rng,
             is_storage_low=lambda: self.is_storage_low,
             backlog=lambda: 0,
+            templating=Templating(desk.store, Pool(PoolLimits())),
         )
         self.ingest = Ingest(desk.store, acceptance, rules, clock=desk.clock)
         self._ids = 0

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from emailerctl.cli import output
 from emailerctl.cli.output import Form, Moment, ago, safe, safe_lines
+from emailerctl.core.doctor import Verdict
 from emailerctl.models.lifecycle import State
 
 HOSTILE = [
@@ -200,7 +201,7 @@ def test_no_color_wins_over_everything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_state_has_a_colour() -> None:
-    assert set(output.COLOURS) == set(State)
+    assert set(output.COLOURS) == {*State, *Verdict}
 
 
 @pytest.mark.parametrize(
