@@ -105,7 +105,11 @@ class MetricsTest(ApiCase):
             SourceStatus("http://c", ("email.job",), length=1, use=Use.JOBS),
         ]
         report = QueueReport(
-            reporter="c", sources=sources, counts=QueueCounts(lost=2), is_falling_back=True
+            reporter="c",
+            kind="forestmq",
+            sources=sources,
+            counts=QueueCounts(lost=2),
+            is_falling_back=True,
         )
         now_ms = self.clock.now_ms()
         self.wait(self.app.store.report_queue(report, now_ms=now_ms, kept_ms=86_400_000))

@@ -31,7 +31,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 def find_pins(lock: str) -> dict[str, Version]:
     text = (ROOT / lock).read_text(encoding="utf-8")
     return {
-        name: Version(pin) for name, pin in re.findall(r"^([a-z0-9.-]+)==([^\s;]+)", text, re.M)
+        name: Version(pin)
+        for name, pin in re.findall(r"^([a-z0-9.-]+)(?:\[[a-z0-9,]+\])?==([^\s;]+)", text, re.M)
     }
 
 

@@ -24,6 +24,7 @@ ONE = Consumer(
     consumer_id=1, host="h", pid=1, boot_id="b", version="0", started_ms=0,
     heartbeat_ms=NOW - 1_000, lease_until_ms=0,
 )  # fmt: skip
+NO_JOBS = InboxCounts(waiting=0, rejected=0, oldest_waiting_ms=None, newest_rejected_ms=None)
 
 
 class Zone:
@@ -163,21 +164,21 @@ def test_a_broker_that_is_well_passes_and_others_say_the_cure() -> None:
         alive=[],
         counts=QueueCounts(),
         foreign=0,
-        inbox=InboxCounts(waiting=0, rejected=0),
+        inbox=NO_JOBS,
     )
     (one,) = doctor.judge_broker(well)
     assert (one.verdict, one.detail) == (Verdict.PASS, "doorbells: 2 queued")
 
     refused = SourceStatus("http://q:8005", ("email",), "host_refused", "403: no such host")
     falling_back = QueueReport(
-        reporter="c", sources=[], counts=QueueCounts(), is_falling_back=True
+        reporter="c", kind="forestmq", sources=[], counts=QueueCounts(), is_falling_back=True
     )
     bad = replace(
         well,
         sources=[refused],
         alive=[(1, falling_back)],
         counts=QueueCounts(lost=3),
-        inbox=InboxCounts(waiting=0, rejected=1),
+        inbox=replace(NO_JOBS, rejected=1),
     )
     found = doctor.judge_broker(bad)
     assert [one.verdict for one in found] == [Verdict.FAIL, *[Verdict.WARN] * 3]
