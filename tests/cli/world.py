@@ -129,7 +129,7 @@ class World:
         return [sys.executable, "-m", "emailerctl", "--config", str(self.file), *args]
 
     def run(self, *args: str, stdin: str = "", **environment: str) -> Result:
-        """Run a command on pipes; in this process, unless it needs an environment of its own."""
+        """Run a command on pipes: in this process, unless it has an environment of its own."""
         if not environment:
             return self.call(*args, stdin=stdin)
         done = subprocess.run(
