@@ -129,7 +129,7 @@ class World:
         return [sys.executable, "-m", "emailerctl", "--config", str(self.file), *args]
 
     def run(self, *args: str, stdin: str = "", **environment: str) -> Result:
-        """Run a command on pipes: in this process, unless it has an environment of its own."""
+        """Run a command on pipes; in this process, but where it needs another environment."""
         if not environment:
             return self.call(*args, stdin=stdin)
         done = subprocess.run(
@@ -195,13 +195,16 @@ class World:
 
         return self.work(task)
 
+    def attempt(self, public: str, kind: Kind, reply: str = "", *, asked: str = "") -> None:
+        """Let a consumer attempt a message, the next hop answering *kind* to the last byte.
+
+        *asked*: it is that one, and it can be asked what became of it.
+        """
+        self.work(lambda app: _attempt(app, public, kind, reply, asked))
+
     def claim(self, public: str) -> None:
         """Let a consumer take a message, and do nothing with it."""
         self.work(lambda app: _claim(app, public))
-
-    def attempt(self, public: str, kind: Kind, reply: str = "") -> None:
-        """Let a consumer attempt a message, the next hop answering *kind* to the last byte."""
-        self.work(lambda app: _attempt(app, public, kind, reply))
 
 
 async def _claim(app: App, public: str) -> Claim:
@@ -225,12 +228,17 @@ async def _claim(app: App, public: str) -> Claim:
     return claim
 
 
-async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
+async def _attempt(app: App, public: str, kind: Kind, reply: str, asked: str) -> None:
     now_ms, boot_ms = app.clock.now_ms(), app.clock.boot_ms()
     claim = await _claim(app, public)
     everyone = frozenset(recipient.n for recipient in claim.recipients)
     assert await app.store.mark(
-        claim, everyone, provider="relay", now_ms=now_ms, boot_ms=boot_ms, final_reply_ms=1
+        claim,
+        everyone,
+        provider=asked or "relay",
+        now_ms=now_ms,
+        boot_ms=boot_ms,
+        final_reply_ms=1,
     )
     cause = {
         Kind.ACCEPTED: Cause.HANDED_OVER,
@@ -242,7 +250,8 @@ async def _attempt(app: App, public: str, kind: Kind, reply: str) -> None:
     settlement = Settlement(cause=cause, outcome=outcome)
     result = AttemptResult(
         settlements=dict.fromkeys(everyone, settlement),
-        provider="relay",
+        provider=asked or "relay",
+        can_ask=bool(asked),
         phase=Phase.ANSWER,
         started_ms=now_ms,
         marked=everyone,
