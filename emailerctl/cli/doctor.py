@@ -238,13 +238,19 @@ async def check_broker(visit: Visit) -> "AsyncIterator[Finding]":
 async def check_dns(visit: Visit) -> "AsyncIterator[Finding]":
     """What the From domains publish: SPF, DKIM, DMARC, MX."""
     from emailerctl.core.doctor import Finding, Verdict, judge_domain
+    from emailerctl.models.dkim import KeyState
     from emailerctl.resolver import DnsTrouble
 
     if visit.resolver is None:
         return
+    signing: dict[str, list[str]] = {}
+    for key in await visit.opened.store.list_domain_keys():
+        if key.state is KeyState.ACTIVE and key.selector not in visit.selectors:
+            signing.setdefault(key.domain, []).append(key.selector)
     for domain in visit.domains or await _find_domains(visit.opened):
         try:
-            for one in await judge_domain(visit.resolver, domain, visit.selectors):
+            selectors = [*visit.selectors, *signing.get(domain, ())]
+            for one in await judge_domain(visit.resolver, domain, selectors):
                 yield one
         except DnsTrouble as error:
             yield Finding(

@@ -310,6 +310,11 @@ def test_every_act_is_written_down_with_who_and_why(
 
 
 def test_doctor_names_what_is_bad_with_its_cure(cli: Runner, world: World) -> None:
+    """A key that signs here, and whose record is gone, too."""
+    cli.ok("domains", "add", "example.org")
+    (own,) = cli.ok("domains", "verify", "example.org", "--unchecked", "-o", "json").json[
+        "data"
+    ]
     records = {
         ("example.org.", "TXT"): ['"v=spf1 -all"'],
         ("s1._domainkey.example.org.", "TXT"): [f'"p={"A" * 200}" "{"A" * 200}"'],
@@ -330,12 +335,14 @@ def test_doctor_names_what_is_bad_with_its_cure(cli: Runner, world: World) -> No
     assert verdicts["dns example.org SPF"] == "pass"
     assert verdicts["dns example.org DKIM s1"] == "pass"
     assert verdicts["dns example.org DMARC"] == "fail"
+    selector = own["name"].partition(".")[0]
+    assert verdicts[f"dns example.org DKIM {selector}"] == "fail"
     assert verdicts["dns example.org MX"] == "warn"
     for name in ("settings", "sqlite", "store", "queue", "unknown", "alerts", "next hop relay"):
         assert verdicts[name] == "pass", said[name]
     assert verdicts["consumers"] == "fail"
     assert all(one["cure"] for one in said.values() if one["verdict"] != "pass")
-    assert "failed: consumers, dns example.org DMARC" in found.err
+    assert "failed: consumers, dns example.org DKIM" in found.err
 
 
 def test_doctor_survives_what_it_looks_for(cli: Runner, world: World, bare: World) -> None:
