@@ -51,7 +51,7 @@ lock: $(DEV)   ## resolve the dependencies anew; ARGS=--upgrade for the newest o
 	@$(BIN)/uv pip compile $(LOCKING) $(ARGS) pyproject.toml --group build -o requirements.lock
 	@$(BIN)/uv pip compile $(LOCKING) $(ARGS) pyproject.toml --group build --extra dev \
 		--constraint requirements.lock -o requirements-dev.lock
-LOCKING := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+LOCKING := --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-annotate \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
 clean:         ## remove what was built, the virtual environment included
