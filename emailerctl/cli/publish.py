@@ -86,8 +86,7 @@ def publish(
 
     Example: emailerctl publish --to ann@example.org --subject Hi --text "It works." --confirm
 
-    Example: emailerctl publish --topic email.job --url http://127.0.0.1:8006 --key-id shop
-      --secret-file shop.key --json message.json
+    Example: emailerctl publish --key-id shop --secret-file shop.key --json message.json
     """
     import asyncio
 

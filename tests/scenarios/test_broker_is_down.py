@@ -84,7 +84,8 @@ async def test_a_stop_gives_back_what_was_taken_out(
     addresses = [world.address() for _ in range(30)]
     message_ids = [await world.submit(to) for to in addresses]
 
-    await first.stop()
+    first.terminate()
+    assert await first.until_dead(within=40) == 0, first.tell()
 
     for message_id in message_ids:
         await world.until(message_id, State.SENT, within=40)
