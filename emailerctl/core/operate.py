@@ -18,8 +18,8 @@ from emailerctl.store.base import Order, OrderResult, Resolution, Store, Verb
 
 _CANDIDATES = 5  # that an ambiguous id names
 _MOST_RECIPIENTS = 1_000
-_REASON_CHARACTERS = 500
-_FIELDS: Mapping[Verb, Sequence[str]] = {
+REASON_CHARACTERS = 500
+FIELDS: Mapping[Verb, Sequence[str]] = {
     Verb.CANCEL: ("recipients", "reason"),
     Verb.HOLD: ("recipients", "reason"),
     Verb.RELEASE: ("recipients", "reason"),
@@ -114,7 +114,7 @@ async def load_message(
 
 
 def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:
-    known = _FIELDS[verb]
+    known = FIELDS[verb]
     for name in given:
         if name not in known:
             near = get_close_matches(name.lower()[:40], known, n=1)
@@ -140,8 +140,8 @@ def _find_faults_of_all(given: Mapping[str, object]) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault("/reason", str(error))
     else:
-        if len(reason) > _REASON_CHARACTERS:
-            detail = f"has {len(reason)} characters; write at most {_REASON_CHARACTERS}"
+        if len(reason) > REASON_CHARACTERS:
+            detail = f"has {len(reason)} characters; write at most {REASON_CHARACTERS}"
             yield Fault("/reason", detail)
 
 

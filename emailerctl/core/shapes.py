@@ -5,9 +5,25 @@ Moments are RFC 3339; what does not apply is null, so that every object has all 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from emailerctl.core.answers import (
+    AttemptShape,
+    BreakerShape,
+    MessageShape,
+    NewRecipientShape,
+    NextHopShape,
+    OrderShape,
+    PauseShape,
+    QueueShape,
+    RateShape,
+    ReceiptShape,
+    RecipientShape,
+    SuppressionShape,
+    TakenShape,
+    UnknownShape,
+)
 from emailerctl.core.bounces import Received
 from emailerctl.core.hop_view import HopView
 from emailerctl.models.clock import to_text
@@ -34,17 +50,19 @@ Shape = dict[str, object]
 Item = TypeVar("Item")
 
 
-def page_shape(page: Page[Item], of_one: Callable[[Item], Shape]) -> Shape:
+def page_shape(page: Page[Item], of_one: Callable[[Item], Mapping[str, object]]) -> Shape:
     """Return a listing: `{"data", "next_cursor"}`."""
     return listing_shape(map(of_one, page.data), page.next_cursor)
 
 
-def listing_shape(data: Iterable[Shape], next_cursor: str | None = None) -> Shape:
+def listing_shape(
+    data: Iterable[Mapping[str, object]], next_cursor: str | None = None
+) -> Shape:
     """Return a listing of what has its shape already."""
     return {"data": list(data), "next_cursor": next_cursor}
 
 
-def receipt_shape(receipt: Receipt) -> Shape:
+def receipt_shape(receipt: Receipt) -> ReceiptShape:
     """Return what acceptance answers."""
     return {
         "id": to_public(MESSAGE, receipt.message_id),
@@ -52,19 +70,26 @@ def receipt_shape(receipt: Receipt) -> Shape:
         "created_at": to_text(receipt.created_ms),
         "on_unknown": receipt.on_unknown,
         "test": receipt.is_test,
-        "recipients": [
-            {"address": r.address, "kind": r.kind, "state": r.state}
-            | ({"reason": r.reason} if r.reason else {})
-            for r in receipt.recipients
-        ],
+        "recipients": list(map(_new_recipient_shape, receipt.recipients)),
         "warnings": [{"code": w.code, "detail": w.detail} for w in receipt.warnings],
     }
 
 
-def message_shape(view: MessageView, *, with_attempts: bool = True) -> Shape:
+def _new_recipient_shape(recipient: RecipientView) -> NewRecipientShape:
+    shape: NewRecipientShape = {
+        "address": recipient.address,
+        "kind": recipient.kind,
+        "state": recipient.state,
+    }
+    if recipient.reason:
+        shape["reason"] = recipient.reason
+    return shape
+
+
+def message_shape(view: MessageView, *, with_attempts: bool = True) -> MessageShape:
     """Return a message; listings leave the attempts out."""
     counts = Counter(recipient.state for recipient in view.recipients)
-    shape: Shape = {
+    shape: MessageShape = {
         "id": to_public(MESSAGE, view.message_id),
         "state": view.state,
         "created_at": to_text(view.created_ms),
@@ -92,7 +117,7 @@ def message_shape(view: MessageView, *, with_attempts: bool = True) -> Shape:
     return shape
 
 
-def recipient_shape(recipient: RecipientView) -> Shape:
+def recipient_shape(recipient: RecipientView) -> RecipientShape:
     """Return a recipient as it stands."""
     return {
         "address": recipient.address,
@@ -108,7 +133,7 @@ def recipient_shape(recipient: RecipientView) -> Shape:
     }
 
 
-def attempt_shape(attempt: AttemptView) -> Shape:
+def attempt_shape(attempt: AttemptView) -> AttemptShape:
     """Return one attempt as recorded."""
     return {
         "n": attempt.n,
@@ -125,7 +150,7 @@ def attempt_shape(attempt: AttemptView) -> Shape:
     }
 
 
-def order_shape(result: OrderResult) -> Shape:
+def order_shape(result: OrderResult) -> OrderShape:
     """Return what came of an operator's order: every recipient, and which of them changed."""
     changed = frozenset(result.changed)
     return {
@@ -136,7 +161,7 @@ def order_shape(result: OrderResult) -> Shape:
     }
 
 
-def unknown_shape(unknown: Unknown) -> Shape:
+def unknown_shape(unknown: Unknown) -> UnknownShape:
     """Return a recipient in doubt."""
     return {
         "id": to_public(MESSAGE, unknown.message_id),
@@ -201,7 +226,7 @@ def received_shape(received: Received) -> Shape:
     }
 
 
-def suppression_shape(suppression: Suppression) -> Shape:
+def suppression_shape(suppression: Suppression) -> SuppressionShape:
     """Return a suppression; service null means every service."""
     return {
         "address": suppression.address,
@@ -221,7 +246,7 @@ def suppression_shape(suppression: Suppression) -> Shape:
     }
 
 
-def taken_shape(taken: Taken) -> Shape:
+def taken_shape(taken: Taken) -> TakenShape:
     """Return what became of a call with reports."""
     return {
         "replayed": taken.is_replay,
@@ -231,10 +256,10 @@ def taken_shape(taken: Taken) -> Shape:
     }
 
 
-def next_hop_shape(view: HopView) -> Shape:
+def next_hop_shape(view: HopView) -> NextHopShape:
     """Return a next hop's standing; kind null: it is no longer in the settings."""
     hop, bounds = view.hop, view.facts.bounds
-    rate = None
+    rate: RateShape | None = None
     if bounds.rate is not None:
         rate = {"limit": str(bounds.rate), "used_in_a_minute": view.used}
     return {
@@ -251,7 +276,7 @@ def next_hop_shape(view: HopView) -> Shape:
     }
 
 
-def breaker_shape(breaker: Breaker) -> Shape:
+def breaker_shape(breaker: Breaker) -> BreakerShape:
     """Return whether a next hop works, by what attempts have met."""
     is_open = breaker.state is BreakerState.OPEN
     return {
@@ -263,7 +288,7 @@ def breaker_shape(breaker: Breaker) -> Shape:
     }
 
 
-def stats_shape(stats: QueueStats) -> Shape:
+def stats_shape(stats: QueueStats) -> QueueShape:
     """Return the queue in numbers."""
     return {
         "ready": stats.ready,
@@ -279,7 +304,7 @@ def stats_shape(stats: QueueStats) -> Shape:
     }
 
 
-def pause_shape(pause: Pause) -> Shape:
+def pause_shape(pause: Pause) -> PauseShape:
     """Return the pause in force."""
     return {
         "since": to_text(pause.since_ms),

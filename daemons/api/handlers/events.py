@@ -9,13 +9,17 @@ from tornado.iostream import StreamClosedError
 
 from daemons.api.feed import Follower, read_page
 from daemons.api.handlers.base import READERS, Handler
+from daemons.api.openapi import Operation
 from daemons.api.schemas import Parse, narrow, parse_limit, parse_query, parse_seq
+from emailerctl.core.answers import EventShape
 from emailerctl.errors import BadRequest
 from emailerctl.models.page import PAGE_LIMIT
 
 HEARTBEAT_S = 15.0
 _STUCK_S = 60.0  # a client that takes nothing for so long is gone
 _RETRY_MS = 2_000  # when a client whose stream ended comes again
+_PAGE: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit, "service": str}
+_START: Mapping[str, Parse] = {"after": parse_seq}
 
 
 class _Log(Handler):
@@ -45,11 +49,11 @@ class Events(_Log):
     """`/v1/events`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {"GET": Operation(query=_PAGE, answer=EventShape, is_listing=True)}
 
     async def get(self) -> None:
         """Read the log after a sequence number."""
-        known: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit, "service": str}
-        query = parse_query(self.request.query_arguments, known)
+        query = parse_query(self.request.query_arguments, _PAGE)
         self.reply(
             await read_page(
                 self.app.store,
@@ -64,6 +68,13 @@ class EventStream(_Log):
     """`/v1/events/stream`: Server-Sent Events; `id:` is the sequence number."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {
+        "GET": Operation(
+            query=_START,
+            headers={"Last-Event-ID": "go on after this event"},
+            media_type="text/event-stream",
+        )
+    }
     head = None
 
     async def get(self) -> None:
@@ -81,7 +92,7 @@ class EventStream(_Log):
             feed.leave(follower)
 
     def _find_start(self) -> int | None:
-        query = parse_query(self.request.query_arguments, {"after": parse_seq})
+        query = parse_query(self.request.query_arguments, _START)
         text = self.request.headers.get("Last-Event-ID", "")
         if not text:
             return query.get("after")

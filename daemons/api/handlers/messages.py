@@ -6,17 +6,42 @@ from typing import ClassVar
 
 from daemons.api.feed import read_timeline
 from daemons.api.handlers.base import OPERATORS, READERS, SENDERS, Handler
-from daemons.api.schemas import Parse, parse_limit, parse_listing, parse_query, parse_seq
+from daemons.api.openapi import Operation, Schema
+from daemons.api.schemas import (
+    MESSAGE_FILTERS,
+    Parse,
+    parse_limit,
+    parse_listing,
+    parse_query,
+    parse_seq,
+)
 from emailerctl.core import operate, shapes
+from emailerctl.core.answers import EventShape, MessageShape, OrderShape, ReceiptShape
+from emailerctl.core.fields import SubmissionBody
+from emailerctl.core.submission import NOT_AVAILABLE
+from emailerctl.errors import AmbiguousId, Conflict, RecipientRate
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.page import PAGE_LIMIT
-from emailerctl.store.base import Verb
+from emailerctl.store.base import Resolution, Verb
+
+_TIMELINE: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit}
 
 
 class Messages(Handler):
     """`/v1/messages`."""
 
     scopes: ClassVar = {"POST": SENDERS, "GET": READERS}
+    operations: ClassVar = {
+        "POST": Operation(
+            body=SubmissionBody,
+            refused=NOT_AVAILABLE,
+            answer=ReceiptShape,
+            status=HTTPStatus.ACCEPTED,
+            headers={"Idempotency-Key": "1 to 255 printable ASCII; the same one: one message"},
+            refusals=(RecipientRate,),
+        ),
+        "GET": Operation(query=MESSAGE_FILTERS, answer=MessageShape, is_listing=True),
+    }
 
     async def post(self) -> None:
         """Accept a message: 202 once it is committed."""
@@ -48,6 +73,7 @@ class Message(Handler):
     """`/v1/messages/{id}`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {"GET": Operation(answer=MessageShape, refusals=(AmbiguousId,))}
 
     async def get(self, text: str) -> None:
         """Show a message with its recipients and attempts."""
@@ -64,11 +90,15 @@ class MessageEvents(Handler):
     """`/v1/messages/{id}/events`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {
+        "GET": Operation(
+            query=_TIMELINE, answer=EventShape, is_listing=True, refusals=(AmbiguousId,)
+        )
+    }
 
     async def get(self, text: str) -> None:
         """Show what happened to a message, in order."""
-        known: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit}
-        query = parse_query(self.request.query_arguments, known)
+        query = parse_query(self.request.query_arguments, _TIMELINE)
         store = self.app.store
         message_id = await operate.resolve_id(store, text, service=self.caller.sees)
         after, limit = query.get("after", 0), query.get("limit", PAGE_LIMIT)
@@ -91,3 +121,36 @@ class MessageVerb(Handler):
             self.parse_object(is_optional=True),
         )
         self.reply(shapes.order_shape(result))
+
+
+def describe_order(verb: Verb) -> Operation:
+    """Return what an operator's verb takes and answers."""
+    return Operation(
+        summary=_ORDERS[verb],
+        body={name: _ORDER_FIELDS[name] for name in operate.FIELDS[verb]},
+        required=("outcome",) if verb is Verb.RESOLVE else (),
+        answer=OrderShape,
+        refusals=(Conflict,),
+    )
+
+
+_ORDERS: Mapping[Verb, str] = {
+    Verb.CANCEL: "Withdraw what is queued or held, for good.",
+    Verb.HOLD: "Park what is queued until it is released.",
+    Verb.RELEASE: "Let go what is held.",
+    Verb.RETRY: "Queue again what failed, bounced or was cancelled; what is queued is due now.",
+    Verb.RESOLVE: "End a doubt: it was sent, it was not, or a second copy is accepted.",
+}
+_ORDER_FIELDS: Mapping[str, Schema] = {
+    "recipients": {
+        "type": ["array", "null"],
+        "items": {"type": "string"},
+        "minItems": 1,
+        "description": "These only; else all that it fits.",
+    },
+    "reason": {"type": ["string", "null"], "maxLength": operate.REASON_CHARACTERS},
+    "expires_at": {"type": ["string", "null"], "format": "date-time"},
+    "expires_in": {"type": ["string", "null"], "examples": ["2h"]},
+    "outcome": {"enum": [resolution.value for resolution in Resolution]},
+    "force": {"type": ["boolean", "null"], "description": "Needs a reason."},
+}

@@ -5,33 +5,47 @@ from http import HTTPStatus
 from typing import ClassVar
 
 from daemons.api.handlers.base import ADMINS, Handler
+from daemons.api.openapi import Operation
 from daemons.api.schemas import (
+    SUPPRESSION_BODY,
     Parse,
     parse_blocks,
     parse_limit,
     parse_query,
     parse_suppression,
 )
+from emailerctl.core.answers import SuppressionShape
 from emailerctl.core.shapes import page_shape, suppression_shape
 from emailerctl.errors import NotFound
 from emailerctl.models.page import PAGE_DEFAULT
 from emailerctl.models.text import shorten
+
+_LISTED: Mapping[str, Parse] = {
+    "address": str,
+    "service": str,
+    "limit": parse_limit,
+    "cursor": str,
+}
+_REMOVED: Mapping[str, Parse] = {"service": str, "blocks": parse_blocks}
 
 
 class Suppressions(Handler):
     """`/v1/suppressions`."""
 
     scopes: ClassVar = {"GET": ADMINS, "POST": ADMINS}
+    operations: ClassVar = {
+        "GET": Operation(query=_LISTED, answer=SuppressionShape, is_listing=True),
+        "POST": Operation(
+            body=SUPPRESSION_BODY,
+            required=("address",),
+            answer=SuppressionShape,
+            status=HTTPStatus.CREATED,
+        ),
+    }
 
     async def get(self) -> None:
         """List suppressions by address; `address` is a prefix."""
-        known: Mapping[str, Parse] = {
-            "address": str,
-            "service": str,
-            "limit": parse_limit,
-            "cursor": str,
-        }
-        query = parse_query(self.request.query_arguments, known)
+        query = parse_query(self.request.query_arguments, _LISTED)
         page = await self.app.store.list_suppressions(
             service=query.get("service"),
             address=query.get("address", ""),
@@ -53,14 +67,14 @@ class OneSuppression(Handler):
     """`/v1/suppressions/{address}`."""
 
     scopes: ClassVar = {"DELETE": ADMINS}
+    operations: ClassVar = {"DELETE": Operation(query=_REMOVED, status=HTTPStatus.NO_CONTENT)}
 
     async def delete(self, address: str) -> None:
         """Take an address off the list; `service` says whose, none: that of all services.
 
         With `blocks` only what keeps all mail back, or only what keeps lists back.
         """
-        known: Mapping[str, Parse] = {"service": str, "blocks": parse_blocks}
-        query = parse_query(self.request.query_arguments, known)
+        query = parse_query(self.request.query_arguments, _REMOVED)
         if not await self.app.store.unsuppress(
             address, query.get("service", ""), blocks=query.get("blocks")
         ):
