@@ -17,6 +17,7 @@ from emailerctl.models.page import MessageFilter, Page
 from emailerctl.store.base import OrderResult, Verb
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.core.route import Route
     from emailerctl.wiring import App
 
@@ -68,8 +69,8 @@ def list_(
     Example: emailerctl messages list --state failed --since 1h
     """
 
-    async def work(opened: "App") -> tuple[Page[MessageView], int]:
-        now_ms = opened.clock.now_ms()
+    async def work(desk: "Desk") -> tuple[Page[MessageView], int]:
+        now_ms = desk.now_ms()
         filter_ = MessageFilter(
             state=state,
             waiting_for=waiting_for,
@@ -82,12 +83,9 @@ def list_(
             until_ms=options.to_moment(until, now_ms),
             q=search,
         )
-        page = await opened.store.list_messages(
-            filter_, cursor=cursor, limit=limit, now_ms=opened.clock.now_ms()
-        )
-        return page, now_ms
+        return await desk.list_messages(filter_, cursor=cursor, limit=limit), now_ms
 
-    page, now_ms = session.run(ctx, work)
+    page, now_ms = session.ask(ctx, work)
     write_page("Messages", page, now_ms)
 
 
@@ -137,34 +135,38 @@ def show(
 
     Example: emailerctl show 1C6K9Q
     """
-    from emailerctl.core import operate
-    from emailerctl.core.route import build_facts, explain_route
-
-    async def work(opened: "App") -> tuple[MessageView, "Route", bytes | None, int]:
-        store = opened.store
-        message_id = await operate.resolve_id(store, message, service=None)
-        view = await store.find_message(message_id)
-        if view is None:
-            raise NotFound(f"there is no message {message}")
-        octets = await store.load_raw(message_id) if raw else None
-        route = explain_route(opened.routing, build_facts(view))
-        return view, route, octets, opened.clock.now_ms()
-
-    view, route, octets, now_ms = session.run(ctx, work)
     if raw:
-        if octets is None:
-            raise NotFound(
-                "the content of this message was removed",
-                hint="[retention] content says how long it is kept",
-            )
-        output.write_raw(octets)
-    elif output.form() is Form.TABLE:
+        _show_raw(ctx, message)
+        return
+
+    async def work(desk: "Desk") -> tuple[MessageView, "Route | None", int]:
+        view = await desk.load_message(message)
+        return view, desk.explain_route(view), desk.now_ms()
+
+    view, route, now_ms = session.ask(ctx, work)
+    if output.form() is Form.TABLE:
         write_message(view, now_ms, route=route, has_dialogue=dialogue)
     else:
         output.result("", shapes.message_shape(view))
 
 
 app.command("show")(show)
+
+
+def _show_raw(ctx: Context, message: str) -> None:
+    from emailerctl.core import operate
+
+    async def work(opened: "App") -> bytes | None:
+        message_id = await operate.resolve_id(opened.store, message, service=None)
+        return await opened.store.load_raw(message_id)
+
+    octets = session.run(ctx, work)
+    if octets is None:
+        raise NotFound(
+            "the content of this message was removed",
+            hint="[retention] content says how long it is kept",
+        )
+    output.write_raw(octets)
 
 
 def write_message(
@@ -343,19 +345,14 @@ def act(ctx: Context, verb: Verb, ids: list[str], fields: Mapping[str, object]) 
     Raises:
         Exit: the worst exit code, where one was refused.
     """
-    from emailerctl.core import operate
-
     given = {name: value for name, value in fields.items() if value}
     results: list[OrderResult] = []
 
-    async def work(opened: "App") -> int:
-        caller = session.build_caller()
+    async def work(desk: "Desk") -> int:
         worst = 0
         for message in ids:
             try:
-                done = await operate.carry_out(
-                    opened.store, opened.clock, caller, verb, message, given
-                )
+                done = await desk.carry_out(verb, message, given)
             except EmailerError as error:
                 if len(ids) == 1:
                     raise
@@ -367,7 +364,7 @@ def act(ctx: Context, verb: Verb, ids: list[str], fields: Mapping[str, object]) 
                     output.result(_describe(verb, done), shapes.order_shape(done))
         return worst
 
-    worst = session.run(ctx, work)
+    worst = session.ask(ctx, work)
     if output.form() is Form.JSON:
         found = [shapes.order_shape(done) for done in results]
         output.write_json(found[0] if len(ids) == 1 else shapes.listing_shape(found))

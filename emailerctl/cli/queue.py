@@ -13,6 +13,7 @@ from emailerctl.models.page import MessageFilter, Page
 from emailerctl.store.base import Pause, QueueStats
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.wiring import App
 
 app = Typer(help="The queue: list, stats, pause, resume.")
@@ -43,14 +44,11 @@ def list_(
     Example: emailerctl queue list --waiting-for retry
     """
 
-    async def work(opened: "App") -> tuple[Page[MessageView], int]:
+    async def work(desk: "Desk") -> tuple[Page[MessageView], int]:
         filter_ = MessageFilter(state=State(state), waiting_for=waiting_for)
-        page = await opened.store.list_messages(
-            filter_, cursor=cursor, limit=limit, now_ms=opened.clock.now_ms()
-        )
-        return page, opened.clock.now_ms()
+        return await desk.list_messages(filter_, cursor=cursor, limit=limit), desk.now_ms()
 
-    page, now_ms = session.run(ctx, work)
+    page, now_ms = session.ask(ctx, work)
     messages.write_page("Queue", page, now_ms)
 
 
@@ -61,11 +59,10 @@ def stats(ctx: Context) -> None:
     Example: emailerctl queue stats -o json
     """
 
-    async def work(opened: "App") -> tuple[QueueStats, int]:
-        now_ms = opened.clock.now_ms()
-        return await opened.store.queue_stats(now_ms=now_ms), now_ms
+    async def work(desk: "Desk") -> tuple[QueueStats, int]:
+        return await desk.queue_stats(), desk.now_ms()
 
-    found, now_ms = session.run(ctx, work)
+    found, now_ms = session.ask(ctx, work)
     shape = shapes.stats_shape(found)
     if output.form() is not output.Form.TABLE:
         output.result("", shape)

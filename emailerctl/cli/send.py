@@ -2,21 +2,22 @@
 
 import base64
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Context, Exit, Option
 
-from emailerctl.cli import follow, logs, options, output, session
+from emailerctl.cli import logs, options, output, session
 from emailerctl.core import shapes
 from emailerctl.errors import ContentGone, Fault, Invalid, NotFound, UsageError
 from emailerctl.models.event import GAP
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import FINAL, State
 from emailerctl.models.message import MessageView
-from emailerctl.models.page import EventFilter
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.wiring import App
 
 _REACHED = frozenset({State.SENT, State.DELIVERED})
@@ -121,15 +122,13 @@ def send(
     }
     given = {name: value for name, value in said.items() if value not in (None, [], {})}
 
-    async def work(opened: "App") -> int:
-        fields = given
-        if like is not None:
-            fields = await _read_like(opened, like, given)
-        caller = session.build_caller()
-        if plan:
-            await _show_plan(opened, fields)
-            return 0
-        receipt = await opened.acceptance.accept(fields, caller=caller, key=key)
+    fields = given if like is None else session.run(ctx, partial(_read_like, like, given))
+    if plan:
+        session.run(ctx, partial(_show_plan, fields))
+        return
+
+    async def work(desk: "Desk") -> int:
+        receipt = await desk.accept(fields, key=key)
         public = to_public(MESSAGE, receipt.message_id)
         for warning in receipt.warnings:
             output.warn(warning.detail)
@@ -140,14 +139,14 @@ def send(
             return 0
         output.note(said)
         limit_ms = _TIMEOUT_MS if timeout_ms is None else timeout_ms
-        return await _wait(opened, receipt.message_id, limit_ms)
+        return await _wait(desk, receipt.message_id, limit_ms)
 
-    code = session.run(ctx, work)
+    code = session.ask(ctx, work)
     if code:
         raise Exit(code)
 
 
-async def _show_plan(opened: "App", fields: dict[str, object]) -> None:
+async def _show_plan(fields: dict[str, object], opened: "App") -> None:
     """Write what would become of a message."""
     from emailerctl.core.plan import plan_message, write_plan
 
@@ -171,15 +170,15 @@ async def _show_plan(opened: "App", fields: dict[str, object]) -> None:
     output.note("nothing was sent or kept; the id is an example")
 
 
-async def _wait(opened: "App", message_id: int, limit_ms: int) -> int:
+async def _wait(desk: "Desk", message_id: int, limit_ms: int) -> int:
     """Follow a message to its end; return the exit code."""
     import asyncio
 
     try:
         async with asyncio.timeout(limit_ms / 1000):
-            view = await _find_end(opened, message_id)
+            view = await _find_end(desk, message_id)
     except TimeoutError:
-        view = await _load(opened, message_id)
+        view = await desk.load_message(to_public(MESSAGE, message_id))
     state = view.state
     output.result(f"{state} {to_public(MESSAGE, message_id)}", shapes.message_shape(view))
     if any(r.state not in FINAL for r in view.recipients):
@@ -192,10 +191,10 @@ async def _wait(opened: "App", message_id: int, limit_ms: int) -> int:
     return 0 if is_reached else _ENDED_OTHERWISE
 
 
-async def _find_end(opened: "App", message_id: int) -> MessageView:
-    async for event in follow.follow(opened.store, EventFilter(message_id=message_id), 0):
+async def _find_end(desk: "Desk", message_id: int) -> MessageView:
+    async for event in desk.follow_message(message_id):
         if event is None:
-            view = await _load(opened, message_id)
+            view = await desk.load_message(to_public(MESSAGE, message_id))
             if all(r.state in FINAL for r in view.recipients):
                 return view
         elif event.type != GAP:
@@ -203,20 +202,15 @@ async def _find_end(opened: "App", message_id: int) -> MessageView:
     raise AssertionError  # following never ends by itself
 
 
-async def _load(opened: "App", message_id: int) -> MessageView:
-    view = await opened.store.find_message(message_id)
-    if view is None:
-        raise NotFound(f"{to_public(MESSAGE, message_id)} was removed by retention")
-    return view
-
-
-async def _read_like(opened: "App", like: str, given: dict[str, object]) -> dict[str, object]:
+async def _read_like(like: str, given: dict[str, object], opened: "App") -> dict[str, object]:
     """Return the fields of an earlier message, replaced by those that were given."""
     from emailerctl.core import operate
     from emailerctl.core.reread import read_fields
 
     message_id = await operate.resolve_id(opened.store, like, service=None)
-    view = await _load(opened, message_id)
+    view = await opened.store.find_message(message_id)
+    if view is None:
+        raise NotFound(f"{to_public(MESSAGE, message_id)} was removed by retention")
     raw = await opened.store.load_raw(message_id)
     if raw is None:
         raise ContentGone("the content of this message was removed: there is nothing to copy")

@@ -8,11 +8,11 @@ from typer import Argument, Context, Option, Typer
 from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
-from emailerctl.errors import Fault, Invalid, NotFound
 from emailerctl.models.page import Page
 from emailerctl.store.base import Blocks, Suppression
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.wiring import App
 
 app = Typer(help="Addresses that are not sent to: list, add, rm, import, export.")
@@ -38,13 +38,13 @@ def list_(
     Example: emailerctl suppressions list ann@
     """
 
-    async def work(opened: "App") -> tuple[Page[Suppression], int]:
-        page = await opened.store.list_suppressions(
-            service=service, address=prefix, cursor=cursor, limit=limit
+    async def work(desk: "Desk") -> tuple[Page[Suppression], int]:
+        page = await desk.list_suppressions(
+            service=service, prefix=prefix, cursor=cursor, limit=limit
         )
-        return page, opened.clock.now_ms()
+        return page, desk.now_ms()
 
-    page, now_ms = session.run(ctx, work)
+    page, now_ms = session.ask(ctx, work)
 
     def row(one: Suppression) -> list[Cell]:
         return [
@@ -97,21 +97,12 @@ def add(
     Example: emailerctl suppressions add ann@example.org --detail "asked by phone"
     """
 
-    async def work(opened: "App") -> Suppression:
-        now_ms = opened.clock.now_ms()
-        one = Suppression(
-            address=_parse(opened, address),
-            service=service,
-            reason=reason,
-            detail=detail,
-            created_ms=now_ms,
-            expires_ms=None if duration_ms is None else now_ms + duration_ms,
-            actor=session.build_caller().name,
+    async def work(desk: "Desk") -> Suppression:
+        return await desk.suppress(
+            address, service, reason=reason, detail=detail, lasting_ms=duration_ms
         )
-        await opened.store.suppress(one)
-        return one
 
-    made = session.run(ctx, work)
+    made = session.ask(ctx, work)
     output.result(f"suppressed {made.address}", shapes.suppression_shape(made))
 
 
@@ -133,17 +124,10 @@ def remove(
     """
     output.ask(f"Send to {address} again?")
 
-    async def work(opened: "App") -> str:
-        wire = _parse(opened, address)
-        if not await opened.store.unsuppress(wire, service, blocks=blocks):
-            whose = f"for the service {service}" if service else "for all services"
-            raise NotFound(
-                f"{wire} is not suppressed {whose}",
-                hint=f"emailerctl suppressions list {wire}",
-            )
-        return wire
+    async def work(desk: "Desk") -> str:
+        return await desk.unsuppress(address, service, blocks=blocks)
 
-    wire = session.run(ctx, work)
+    wire = session.ask(ctx, work)
     output.result(f"{wire} is sent to again", {"address": wire, "service": service or None})
 
 
@@ -207,13 +191,3 @@ def export(
         await export_list(opened, service)
 
     session.run(ctx, work)
-
-
-def _parse(opened: "App", address: str) -> str:
-    from emailerctl.models.address import AddressInvalid, parse_address
-
-    local = opened.settings.limits.allow_local_domains
-    try:
-        return parse_address(address, allow_sandbox=True, allow_local_domains=local)
-    except AddressInvalid as error:
-        raise Invalid([Fault("/address", str(error))]) from error

@@ -1,5 +1,6 @@
 """`emailerctl unknown`: what may or may not have gone out, and how the doubt ends."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Context, Option, Typer
@@ -8,7 +9,7 @@ from emailerctl.cli import messages as messages_
 from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
-from emailerctl.errors import Conflict, NotFound
+from emailerctl.errors import Conflict
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
@@ -16,7 +17,7 @@ from emailerctl.models.message import MessageView
 from emailerctl.store.base import Unknown, Verb
 
 if TYPE_CHECKING:
-    from emailerctl.wiring import App
+    from emailerctl.cli.desk import Desk
 
 app = Typer(help="Messages in doubt: list, show, resolve, resend.")
 
@@ -38,12 +39,10 @@ def list_(ctx: Context, service: options.Service = None) -> None:
     Example: emailerctl unknown list
     """
 
-    async def work(opened: "App") -> tuple[list[Unknown], int]:
-        now_ms = opened.clock.now_ms()
-        found = await opened.store.list_unknown(now_ms=now_ms, service=service, limit=_MOST)
-        return found, now_ms
+    async def work(desk: "Desk") -> tuple[Sequence[Unknown], int]:
+        return await desk.list_unknown(service=service, limit=_MOST), desk.now_ms()
 
-    found, now_ms = session.run(ctx, work)
+    found, now_ms = session.ask(ctx, work)
 
     def row(one: Unknown) -> list[Cell]:
         return [
@@ -78,16 +77,11 @@ def show(ctx: Context, message: options.MessageId) -> None:
 
     Example: emailerctl unknown show 1C6K9Q
     """
-    from emailerctl.core import operate
 
-    async def work(opened: "App") -> tuple[MessageView, int]:
-        message_id = await operate.resolve_id(opened.store, message, service=None)
-        view = await opened.store.find_message(message_id)
-        if view is None:
-            raise NotFound(f"there is no message {message}")
-        return view, opened.clock.now_ms()
+    async def work(desk: "Desk") -> tuple[MessageView, int]:
+        return await desk.load_message(message), desk.now_ms()
 
-    view, now_ms = session.run(ctx, work)
+    view, now_ms = session.ask(ctx, work)
     public = to_public(MESSAGE, view.message_id)
     doubtful = [r for r in view.recipients if r.state is State.UNKNOWN]
     if not doubtful:
