@@ -1,13 +1,11 @@
 """What the API says of itself is what it does: every route, described and tried."""
 
-import asyncio
 import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
 from itertools import cycle, islice
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 from urllib.parse import quote
 
@@ -22,14 +20,9 @@ from schemathesis.specs.openapi import checks
 from daemons.api.handlers.base import Handler, Unknown
 from daemons.api.openapi import Operation, Route, build_document, find_problems
 from daemons.api.routes import ROUTES, find_handler
-from emailerctl import wiring
-from emailerctl.core import tokens
-from emailerctl.models.caller import Scope
-from emailerctl.store import migrations
 from tests import corpora
 from tests.api.case import MESSAGE
-from tests.api.serving import ApiProcess
-from tests.conftest import build_settings
+from tests.api.serving import open_api
 
 DOCUMENT = build_document(ROUTES)
 VENDORED = Path(__file__).parents[2] / "daemons/api/swagger_ui"
@@ -106,21 +99,10 @@ def test_the_page_is_what_its_makers_publish() -> None:
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """An API as a process of its own, and a client that may do everything there."""
-    place = build_settings(tmp_path_factory.mktemp("openapi"))
-    migrations.migrate(place.store.path)
-
-    async def make() -> str:
-        async with wiring.open_app(place) as app:
-            minted = await tokens.create(
-                app.store, app.clock, SystemRandom(), name="t", scopes=list(Scope)
-            )
-            return minted.text
-
-    process = ApiProcess(place)
-    with process.client(asyncio.run(make())) as client:
-        client.headers["Connection"] = "keep-alive"
-        yield client
-    assert process.stop() == 0
+    with open_api(tmp_path_factory.mktemp("openapi")) as (process, token):
+        with process.client(token) as client:
+            client.headers["Connection"] = "keep-alive"
+            yield client
     log = process.log.read_text()
     assert "failed" not in log, log[-5000:]
 
