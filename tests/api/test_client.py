@@ -115,7 +115,7 @@ def test_a_refusal_has_every_fault(emailer: Client) -> None:
         emailer.send({"from": "a@example.org"}, to="nobody", text=None)
 
     assert refused.value.code == "invalid"
-    assert {fault["pointer"] for fault in refused.value.errors} == {"/to/0", "/text"}
+    assert {fault["pointer"] for fault in refused.value.errors} == {"/to", "/text"}
     assert refused.value.request_id
     assert refused.value.key.startswith("py-")
     with pytest.raises(Refused, match="unauthorized") as stranger:
@@ -317,7 +317,6 @@ def test_it_is_one_file_that_needs_httpx_alone(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr
-    assert "import emailerctl" not in source
     assert "from emailerctl" not in source.replace(
         "    from emailerctl.client import Client", ""
     )

@@ -99,10 +99,10 @@ def test_the_page_is_what_its_makers_publish() -> None:
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """An API as a process of its own, and a client that may do everything there."""
-    with open_api(tmp_path_factory.mktemp("openapi")) as (process, token):
-        with process.client(token) as client:
-            client.headers["Connection"] = "keep-alive"
-            yield client
+    folder = tmp_path_factory.mktemp("openapi")
+    with open_api(folder) as (process, token), process.client(token) as client:
+        client.headers["Connection"] = "keep-alive"
+        yield client
     log = process.log.read_text()
     assert "failed" not in log, log[-5000:]
 
