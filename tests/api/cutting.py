@@ -14,8 +14,11 @@ _MOST_OCTETS = 700  # about a request, or two answers
 class CuttingProxy:
     """Stands before a server on this host; most connections through it end too soon."""
 
-    def __init__(self, port: int, *, seed: int, chance: float = 0.6) -> None:
-        """Listen."""
+    def __init__(
+        self, port: int, *, seed: int, chance: float = 0.6, down_octets: int | None = None
+    ) -> None:
+        """Listen; with *down_octets* so much of an answer comes through, and never more."""
+        self._down_octets = down_octets
         self._target = port
         self._rng = Random(seed)
         self._chance = chance
@@ -49,6 +52,8 @@ class CuttingProxy:
             ends = self._rng.random() < self._chance
             goes_up = self._rng.random() < 0.5
             octets = self._rng.randrange(_MOST_OCTETS) if ends else 1 << 40
+            if self._down_octets is not None:
+                goes_up, octets = False, self._down_octets
             for source, sink, is_up in ((client, server, True), (server, client, False)):
                 left = octets if is_up is goes_up else 1 << 40
                 thread = threading.Thread(
