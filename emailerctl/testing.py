@@ -35,7 +35,7 @@ from emailerctl.wiring import App, open_app
 Answer = TypeVar("Answer")
 
 _WITHIN_S = 30.0
-_SCOPES = ("send", "read", "content", "operate")
+_SCOPES = ("send", "read", "read:all", "content", "operate")
 _SETTINGS = """\
 [store]
 url = "sqlite:///{folder}/emailer.db"
@@ -86,7 +86,7 @@ class _Server:
 
     def __init__(self, folder: Path) -> None:
         """Start it."""
-        file = folder / "emailer.toml"
+        file = self.file = folder / "emailer.toml"
         file.write_text(_SETTINGS.format(folder=folder), encoding="utf-8")
         self._settings = load(file, environ={})
         migrate(self._settings.store.path)
