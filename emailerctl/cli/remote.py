@@ -96,7 +96,7 @@ class RemoteDesk:
             return (answer.json() if answer.content else None), answer.headers
         except ValueError:
             raise errors.NextHopRefused(
-                f"{self.place.url} answers, but not as emailerctl does",
+                f"{self.place.url} answers, but it is no API of ours",
                 hint="is that the URL of the API?",
             ) from None
 

@@ -38,7 +38,10 @@ REFUSED = {
     "emailerctl unknown resend ID": 65,
 }
 _MENTION = re.compile(r"(?<![\w/.])emailerctl ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?(?![\w(:])")
-_VARIABLES = {"EMAILER_CONFIG", "EMAILER_<SECTION>__<KEY>"}
+_VARIABLES = {
+    *("EMAILER_CONFIG", "EMAILER_URL", "EMAILER_TOKEN"),
+    "EMAILER_<SECTION>__<KEY>",
+}
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ def test_the_commands_of_every_day_are_there() -> None:
         ("suppressions", "list add rm import export"),
         ("reports", "ingest"),
         ("providers", "list enable disable"),
+        ("context", "add use list rm"),
     ):
         for name in verb.split():
             assert f"emailerctl {noun} {name}" in COMMANDS
