@@ -134,14 +134,10 @@ _DESCRIBED: Mapping[Parse, Mapping[str, object]] = {
 
 
 def describe_parser(parse: Parse) -> dict[str, object]:
-    """Return the JSON Schema of what a parser of a parameter takes.
-
-    Raises:
-        KeyError: nothing says what it takes.
-    """
+    """Return the JSON Schema of what a parser of a parameter takes."""
     if isinstance(parse, OneOf):
         return {"type": "string", "enum": [word.value for word in parse.kind]}
-    return dict(_DESCRIBED[parse])
+    return dict(_DESCRIBED.get(parse) or {"type": "string"})
 
 
 _FIELD_OF = {

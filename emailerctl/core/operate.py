@@ -18,8 +18,8 @@ from emailerctl.store.base import Order, OrderResult, Resolution, Store, Verb
 
 _CANDIDATES = 5  # that an ambiguous id names
 _MOST_RECIPIENTS = 1_000
-REASON_CHARACTERS = 500
-FIELDS: Mapping[Verb, Sequence[str]] = {
+_REASON_CHARACTERS = 500
+_FIELDS: Mapping[Verb, Sequence[str]] = {
     Verb.CANCEL: ("recipients", "reason"),
     Verb.HOLD: ("recipients", "reason"),
     Verb.RELEASE: ("recipients", "reason"),
@@ -114,7 +114,7 @@ async def load_message(
 
 
 def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:
-    known = FIELDS[verb]
+    known = _FIELDS[verb]
     for name in given:
         if name not in known:
             near = get_close_matches(name.lower()[:40], known, n=1)
@@ -140,8 +140,8 @@ def _find_faults_of_all(given: Mapping[str, object]) -> Iterator[Fault]:
     except ValueError as error:
         yield Fault("/reason", str(error))
     else:
-        if len(reason) > REASON_CHARACTERS:
-            detail = f"has {len(reason)} characters; write at most {REASON_CHARACTERS}"
+        if len(reason) > _REASON_CHARACTERS:
+            detail = f"has {len(reason)} characters; write at most {_REASON_CHARACTERS}"
             yield Fault("/reason", detail)
 
 
@@ -194,3 +194,8 @@ def _expiry(given: Mapping[str, object], now_ms: int) -> int | None:
             raise ValueError(f'{shorten(value)} is no duration; write for example "1h"')
         return now_ms + to_ms(parse_duration(value))
     return None
+
+
+def list_fields(verb: Verb) -> Sequence[str]:
+    """Return what an order of that verb may say."""
+    return _FIELDS[verb]

@@ -126,8 +126,8 @@ class MessageVerb(Handler):
 def describe_order(verb: Verb) -> Operation:
     """Return what an operator's verb takes and answers."""
     return Operation(
-        summary=_ORDERS[verb],
-        body={name: _ORDER_FIELDS[name] for name in operate.FIELDS[verb]},
+        summary=_ORDERS.get(verb, ""),
+        body={name: _ORDER_FIELDS[name] for name in operate.list_fields(verb)},
         required=("outcome",) if verb is Verb.RESOLVE else (),
         answer=OrderShape,
         refusals=(Conflict,),
@@ -141,6 +141,8 @@ _ORDERS: Mapping[Verb, str] = {
     Verb.RETRY: "Queue again what failed, bounced or was cancelled; what is queued is due now.",
     Verb.RESOLVE: "End a doubt: it was sent, it was not, or a second copy is accepted.",
 }
+_MOMENT: Schema = {"type": ["string", "null"], "format": "date-time"}
+_DURATION: Schema = {"type": ["string", "null"], "examples": ["2h"]}
 _ORDER_FIELDS: Mapping[str, Schema] = {
     "recipients": {
         "type": ["array", "null"],
@@ -148,9 +150,11 @@ _ORDER_FIELDS: Mapping[str, Schema] = {
         "minItems": 1,
         "description": "These only; else all that it fits.",
     },
-    "reason": {"type": ["string", "null"], "maxLength": operate.REASON_CHARACTERS},
-    "expires_at": {"type": ["string", "null"], "format": "date-time"},
-    "expires_in": {"type": ["string", "null"], "examples": ["2h"]},
+    "reason": {"type": ["string", "null"]},
+    "expires_at": _MOMENT,
+    "expires_in": _DURATION,
+    "send_at": _MOMENT,
+    "send_in": _DURATION,
     "outcome": {"enum": [resolution.value for resolution in Resolution]},
     "force": {"type": ["boolean", "null"], "description": "Needs a reason."},
 }
