@@ -279,9 +279,10 @@ def _read_batch(call: _Call, answer: httpx.Response) -> list[Accepted | Refused]
     for item, found in zip(items, _read_json(answer, "")["data"], strict=True):
         key, status = item["idempotency_key"], int(found["status"])
         if "id" in found and status < 300:
+            is_replay = bool(found.get("idempotent_replayed"))
+            warnings = tuple(found.get("warnings", ()))
             state = str(found.get("state", "queued"))
-            is_replay = bool(found.get("replayed"))
-            results.append(Accepted(found["id"], state, key, is_replay, (), found))
+            results.append(Accepted(found["id"], state, key, is_replay, warnings, found))
         else:
             results.append(Refused(found, status, key, None))
     return results

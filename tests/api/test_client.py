@@ -275,7 +275,7 @@ def test_waits_grow_and_are_never_in_step() -> None:
 def test_a_batch_has_a_key_for_each() -> None:
     """product.md §3."""
     data = [
-        {"status": 202, "id": "msg_1"},
+        {"status": 202, "id": "msg_1", "state": "queued", "idempotent_replayed": True},
         {"status": 422, "code": "invalid", "errors": [{"pointer": "/to", "detail": "no"}]},
     ]
     emailer, asked = answering(
@@ -289,6 +289,7 @@ def test_a_batch_has_a_key_for_each() -> None:
     assert [item["idempotency_key"] for item in first["messages"]][1] == "mine"
     assert isinstance(good, Accepted)
     assert isinstance(bad, Refused)
+    assert good.is_replay
     assert (good.id, good.key) == ("msg_1", first["messages"][0]["idempotency_key"])
     assert (bad.code, bad.key, bad.errors[0]["pointer"]) == ("invalid", "mine", "/to")
 
