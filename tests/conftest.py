@@ -1,5 +1,6 @@
 """What the whole suite shares: time, settings of a throw-away store, the app, tokens."""
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from random import Random
@@ -12,6 +13,10 @@ from emailerctl.settings import Settings, load
 from emailerctl.store import migrations
 from emailerctl.wiring import App
 from tests.fakes import FakeClock
+
+# A shell starts what runs in the background with SIGINT ignored, and so would be what we start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MakeToken = Callable[..., Awaitable[tokens.Minted]]
 

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
+from emailerctl.core.bounce_codes import judge
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, WaitingFor, resend_wait_ms
 from emailerctl.models.outcome import Kind, Outcome, Party
 from emailerctl.store.base import Claim, Settlement
@@ -107,7 +108,8 @@ def _settle(outcome: Outcome, *, is_too_old: bool, resend_at_ms: int | None) -> 
             return Settlement(cause=Cause.ABANDONED, outcome=outcome, reason=Reason.EXHAUSTED)
         return Settlement(cause=Cause.DEFERRED, outcome=outcome)
     if outcome.party is Party.RECIPIENT:
-        return Settlement(cause=Cause.REFUSED, outcome=outcome)
+        is_hard = judge(outcome.enhanced_status, outcome.reply).is_hard
+        return Settlement(cause=Cause.REFUSED, outcome=outcome, is_hard=is_hard)
     return Settlement(cause=Cause.ABANDONED, outcome=outcome, reason=Reason.REJECTED)
 
 

@@ -74,12 +74,18 @@ class Claim(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """What one recipient's outcome means for its life cycle."""
+    """What one recipient's outcome means for its life cycle.
+
+    Attributes:
+        resend_at_ms: policy `resend`: when an unknown goes out again.
+        is_hard: the address is dead: it is suppressed.
+    """
 
     cause: Cause
     outcome: Outcome | None = None
     reason: Reason | None = None
-    resend_at_ms: int | None = None  # policy `resend`: when an unknown goes out again
+    resend_at_ms: int | None = None
+    is_hard: bool = False
 
 
 class AttemptResult(NamedTuple):
@@ -225,6 +231,7 @@ class Blocks(StrEnum):
 
 # Whoever complains or unsubscribes still gets receipts and password resets (product.md §3.1).
 BOUNCE, COMPLAINT, UNSUBSCRIBE = "bounce", "complaint", "unsubscribe"
+DETAIL_CHARACTERS = 500  # of a suppression's evidence
 LIST_REASONS = frozenset({COMPLAINT, UNSUBSCRIBE})
 
 

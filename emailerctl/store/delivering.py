@@ -15,9 +15,12 @@ from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Kind, Outcome
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
+    BOUNCE,
+    DETAIL_CHARACTERS,
     AttemptResult,
     Claim,
     Settlement,
+    Suppression,
 )
 from emailerctl.store.driver import Params, Tx
 from emailerctl.store.steps import (
@@ -29,6 +32,7 @@ from emailerctl.store.steps import (
     set_doubt_timers,
     step,
     summarise,
+    suppress,
     to_json,
     write_event,
 )
@@ -199,6 +203,8 @@ def _settle_one(
     data: dict[str, object] = {}
     if outcome is not None and outcome.enhanced_status:
         data["enhanced_status"] = outcome.enhanced_status
+    if _suppress_dead(tx, claim, recipient, settlement, result.provider, now_ms):
+        data["suppressed"] = BOUNCE
     if settlement.cause is Cause.DEFERRED:
         data["due_at"] = to_text(result.due_ms)
         data["waiting_for"] = result.waiting_for
@@ -226,6 +232,32 @@ def _settle_one(
             resend_at_ms=settlement.resend_at_ms,
         )
     return state
+
+
+def _suppress_dead(
+    tx: Tx,
+    claim: Claim,
+    recipient: EnvelopeRecipient,
+    settlement: Settlement,
+    provider: str,
+    now_ms: int,
+) -> bool:
+    """Suppress an address that the next hop said is dead; False where it did not say so."""
+    if not settlement.is_hard or settlement.outcome is None or claim.is_test:
+        return False
+    suppression = Suppression(
+        address=recipient.address,
+        service="",
+        reason=BOUNCE,
+        detail=settlement.outcome.reply[:DETAIL_CHARACTERS],
+        created_ms=now_ms,
+        expires_ms=None,
+        actor="delivery",
+        message_id=claim.message_id,
+        provider=provider,
+    )
+    suppress(tx, suppression, replaces=False)
+    return True
 
 
 def _write_attempt(
@@ -287,6 +319,7 @@ def testify(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> None:
         cause = _EVIDENCE.get(settlement.cause)
         if cause is None:
             continue  # still no answer: no evidence
+        is_dead = _suppress_dead(tx, claim, recipient, settlement, result.provider, now_ms)
         state = apply_evidence(
             tx,
             claim.message_id,
@@ -297,6 +330,7 @@ def testify(tx: Tx, claim: Claim, result: AttemptResult, now_ms: int) -> None:
             provider=result.provider,
             reply=settlement.outcome.reply,
             reason=settlement.reason,
+            data={"suppressed": BOUNCE} if is_dead else None,
         )
         is_queued_again |= cause is Cause.RESOLVED_NOT_SENT and state is State.QUEUED
     if is_queued_again:

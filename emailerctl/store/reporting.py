@@ -13,7 +13,7 @@ from emailerctl.models.clock import to_text
 from emailerctl.models.event import UNSUBSCRIBE_REPORTED
 from emailerctl.models.lifecycle import POSITIVE_EVIDENCE, Cause, State, sources
 from emailerctl.store import statements as sql
-from emailerctl.store.base import BOUNCE, NewReport, Suppression, Taken
+from emailerctl.store.base import BOUNCE, DETAIL_CHARACTERS, NewReport, Suppression, Taken
 from emailerctl.store.delivering import apply_evidence
 from emailerctl.store.driver import Tx
 from emailerctl.store.steps import (
@@ -28,7 +28,6 @@ KEPT_MS = 7 * 86_400_000  # what came as it came; and how long an unmatched repo
 _FIRST_WAIT_MS = 1_000
 _LONGEST_WAIT_MS = 3_600_000
 _ACTOR = "report"
-_DETAIL = 500  # characters of a suppression's evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +235,7 @@ def _suppress(tx: Tx, provider: str, report: NewReport, subject: _Subject, now_m
         address=subject.address,
         service="" if report.suppresses == BOUNCE else subject.service,
         reason=report.suppresses,
-        detail=report.reply[:_DETAIL],
+        detail=report.reply[:DETAIL_CHARACTERS],
         created_ms=now_ms,
         expires_ms=None,
         actor=_ACTOR,

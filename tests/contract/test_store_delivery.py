@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.desk import (
     NO_SUCH_USER,
     OPEN_MS,
     RETRY_MS,
+    SETTLEMENTS,
     SILENCE,
     Desk,
 )
@@ -468,6 +470,37 @@ async def test_the_reply_and_its_status_are_kept(desk: Desk) -> None:
     event = (await desk.events(message_id))[-1]
     assert (event.reply, event.attempt, event.provider) == (NO_SUCH_USER.reply, 1, "relay")
     assert event.data == {"enhanced_status": "5.1.1"}
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.parametrize("is_test", [False, True])
+async def test_an_address_that_is_said_to_be_dead_is_suppressed(
+    desk: Desk, *, is_late: bool, is_test: bool
+) -> None:
+    """At once or by a late answer; for all services; by nothing that a test token sends."""
+    message_id = await desk.add(ANN, BOB, is_test=is_test)
+    claim = await desk.start(message_id)
+    dead = SETTLEMENTS[Cause.REFUSED]._replace(is_hard=True)
+    fields: dict[str, Any] = {
+        "settlements": {1: SETTLEMENTS[Cause.REFUSED], 2: dead},
+        "marked": frozenset({1, 2}),
+    }
+
+    if is_late:
+        await desk.void(1)
+        await desk.testify(claim, {}, **fields)
+    else:
+        assert await desk.settle(claim, {}, **fields)
+
+    page = await desk.store.list_suppressions(service=None, address="", cursor=None, limit=9)
+    found = [(s.address, s.service, s.reason, s.message_id, s.provider) for s in page.data]
+    assert found == ([] if is_test else [(BOB, "", "bounce", message_id, "relay")])
+    told = {
+        e.recipient: e.data.get("suppressed")
+        for e in await desk.events()
+        if "refused" in e.type
+    }
+    assert told == {ANN: None, BOB: None if is_test else "bounce"}
 
 
 async def test_a_lease_that_is_not_ours_settles_nothing(desk: Desk) -> None:

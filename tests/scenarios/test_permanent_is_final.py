@@ -7,17 +7,25 @@ from tests.scenarios.world import World
 
 
 @pytest.mark.parametrize(
-    ("does", "state", "reason", "causes"),
+    ("does", "state", "reason", "causes", "is_dead"),
     [
-        ("permfail", State.BOUNCED, None, ["accepted", "refused"]),
-        ("data-554", State.FAILED, "rejected", ["accepted", "abandoned"]),
-        ("dot-554", State.BOUNCED, None, ["accepted", "marked", "refused"]),
+        ("permfail", State.BOUNCED, None, ["accepted", "refused"], True),
+        ("data-554", State.FAILED, "rejected", ["accepted", "abandoned"], False),
+        ("dot-554", State.BOUNCED, None, ["accepted", "marked", "refused"], False),
     ],
 )
 async def test_it_is_not_tried_again(
-    world: World, does: str, state: State, reason: str | None, causes: list[str]
+    world: World,
+    does: str,
+    state: State,
+    reason: str | None,
+    causes: list[str],
+    is_dead: bool,
 ) -> None:
-    """About the recipient: bounced; about the message: given up; one attempt either way."""
+    """About the recipient: bounced; about the message: given up; one attempt either way.
+
+    Where the reply says that there is no such address, nobody writes there again.
+    """
     to = world.address(does)
     message_id = await world.submit(to)
     await world.start_consumer()
@@ -30,3 +38,6 @@ async def test_it_is_not_tried_again(
     assert await world.causes(message_id) == causes
     assert len(view.attempts) == 1
     assert world.copies(to) == 0
+    (again,) = (await world.accept(to)).recipients
+    expected = (State.FAILED, "suppressed") if is_dead else (State.QUEUED, None)
+    assert (again.state, again.reason) == expected

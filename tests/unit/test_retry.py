@@ -1,6 +1,7 @@
 """The schedule, giving up, and what the outcomes of one attempt mean."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -140,6 +141,25 @@ def test_each_outcome_is_one_step(
 
     assert (settlement.cause, settlement.reason) == (cause, reason)
     assert settlement.outcome is outcome
+
+
+@pytest.mark.parametrize(
+    ("status", "reply", "is_hard"),
+    [
+        ("5.1.1", "550 5.1.1 no such user", True),
+        ("", "550 user unknown", True),
+        ("5.7.1", "550 5.7.1 relaying denied", False),  # a relay that is set up wrongly
+        ("5.2.2", "552 5.2.2 mailbox full", False),
+        ("", "550 no", False),
+    ],
+)
+def test_a_refusal_says_whether_later_mail_is_pointless(
+    status: str, reply: str, is_hard: bool
+) -> None:
+    outcome = replace(NO_SUCH_USER, enhanced_status=status, reply=reply)
+    (settlement,) = judge(outcome).settlements.values()
+
+    assert (settlement.cause, settlement.is_hard) == (Cause.REFUSED, is_hard)
 
 
 def test_each_recipient_has_its_own_step() -> None:
