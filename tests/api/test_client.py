@@ -32,6 +32,8 @@ from tests.api.serving import ApiProcess, open_api
 MESSAGE = {"from": "a@example.org", "to": "b@example.net", "text": "Hello"}
 COUNT = 40
 
+pytestmark = pytest.mark.timeout(120)
+
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ApiProcess, str]]:
@@ -46,7 +48,6 @@ def emailer(api: tuple[ApiProcess, str]) -> Iterator[Client]:
         yield emailer
 
 
-@pytest.mark.timeout(120)
 def test_broken_connections_lose_nothing_and_repeat_nothing(
     api: tuple[ApiProcess, str], emailer: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,9 +119,12 @@ def test_a_refusal_has_every_fault(emailer: Client) -> None:
     assert {fault["pointer"] for fault in refused.value.errors} == {"/to", "/text"}
     assert refused.value.request_id
     assert refused.value.key.startswith("py-")
-    with pytest.raises(Refused, match="unauthorized") as stranger:
-        Client(emailer.url, "emk_no", trust_env=False).send(MESSAGE)
-    assert stranger.value.status == 401
+    with (
+        Client(emailer.url, "emk_no", trust_env=False) as stranger,
+        pytest.raises(Refused, match="unauthorized") as unknown,
+    ):
+        stranger.send(MESSAGE)
+    assert unknown.value.status == 401
 
 
 def test_it_is_the_same_for_asyncio(api: tuple[ApiProcess, str]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 pytest_plugins = ["emailerctl.testing"]
 
 HEADERS = ("From", "To", "Cc", "Reply-To", "X-A")
+pytestmark = pytest.mark.timeout(120)
 PNG = b"\x89PNG\r\n\x1a\n" + b"x" * 20
 
 

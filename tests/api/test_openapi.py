@@ -27,6 +27,7 @@ from tests.api.serving import open_api
 DOCUMENT = build_document(ROUTES)
 VENDORED = Path(__file__).parents[2] / "daemons/api/swagger_ui"
 STREAM = "text/event-stream"
+pytestmark = pytest.mark.timeout(120)
 EXAMPLES = 4  # that fit a method's description, and as many that do not
 SHARE = 25  # of each corpus, for each method: together they get all of it
 
@@ -161,7 +162,6 @@ def can_be_wrong(operation: Any) -> bool:
     return has_form or any(one["in"] == "query" for one in raw["parameters"])
 
 
-@pytest.mark.timeout(120)
 def test_whatever_is_sent_the_answer_is_as_described(api: httpx.Client) -> None:
     """No input whatever earns a 5xx (product.md §3.2)."""
     seen: dict[str, set[int]] = {}
@@ -208,7 +208,6 @@ def test_good_answers_are_as_described(api: httpx.Client) -> None:
     assert wrong == NOT_NOW
 
 
-@pytest.mark.timeout(120)
 def test_the_corpora_over_every_route(api: httpx.Client) -> None:
     """T-12: strings in every part of a request, documents as every body; no 5xx."""
     strings = cycle(corpora.naughty_strings())
