@@ -42,12 +42,13 @@ class Operation:
         summary: what it does, where the handler's method does several things.
         answer: the type of the body (core/answers.py); None: no body, or no JSON.
         is_listing: the answer is `{"data": […], "next_cursor": …}` of those.
-        alike: further statuses that come with such a body, and not with a problem.
+        also: further statuses that are no problem, with the type of their body.
         query: each parameter with its parser.
         body: a model; or the members of an object, where nothing else reads it.
         required: of those members.
         refused: members of the model that this version refuses but for these values.
         media_type: of the answer.
+        or_text: a further media type of it, which is not described.
         takes: the media type of the body.
         headers: of the request, with what they are for.
         refusals: further ones than its form implies.
@@ -57,12 +58,13 @@ class Operation:
     answer: object = None
     is_listing: bool = False
     status: HTTPStatus = HTTPStatus.OK
-    alike: tuple[HTTPStatus, ...] = ()
+    also: Mapping[HTTPStatus, object] = field(default_factory=dict)
     query: Mapping[str, Parse] = field(default_factory=dict)
     body: type[BaseModel] | Mapping[str, Schema] | None = None
     required: tuple[str, ...] = ()
     refused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     media_type: str = JSON
+    or_text: str = ""
     takes: str = JSON
     headers: Mapping[str, str] = field(default_factory=dict)
     refusals: tuple[type[errors.EmailerError], ...] = ()
@@ -130,7 +132,8 @@ class _Types:
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         operations = tuple(operations)
-        kinds = list(dict.fromkeys(o.answer for o in operations if o.answer is not None))
+        found = (kind for o in operations for kind in (o.answer, *o.also.values()))
+        kinds = [kind for kind in dict.fromkeys(found) if kind is not None]
         schemas, self.components = msgspec.json.schema_components(kinds, ref_template=_REFS)
         self._schemas = dict(zip(kinds, schemas, strict=True))
         for operation in operations:
@@ -148,10 +151,10 @@ class _Types:
             if values:
                 schema["properties"][name] = {"enum": [*values, None]}
 
-    def describe(self, operation: Operation) -> Schema:
+    def describe(self, kind: object, *, is_listing: bool) -> Schema:
         """Return the schema of an answer."""
-        schema: Schema = self._schemas[operation.answer]
-        if not operation.is_listing:
+        schema: Schema = self._schemas[kind]
+        if not is_listing:
             return schema
         cursor = {"type": ["string", "null"], "description": "of the next page"}
         return _describe_object(
@@ -227,16 +230,19 @@ def _describe_object(
 
 
 def _describe_answers(route: Route, method: str, operation: Operation, types: _Types) -> Schema:
-    content: Schema = {}
-    if operation.answer is not None:
-        content = {operation.media_type: {"schema": types.describe(operation)}}
-    elif operation.media_type != JSON:
-        content = {operation.media_type: {"schema": {"type": "string"}}}
-    answers: Schema = {
-        str(status.value): {"description": status.phrase}
-        | ({"content": content} if content else {})
-        for status in (operation.status, *operation.alike)
-    }
+    answers: Schema = {}
+    for status, kind in {operation.status: operation.answer, **operation.also}.items():
+        content: Schema = {}
+        if kind is not None:
+            schema = types.describe(kind, is_listing=operation.is_listing)
+            content[operation.media_type] = {"schema": schema}
+        elif operation.media_type != JSON:
+            content[operation.media_type] = {"schema": {"type": "string"}}
+        if operation.or_text:
+            content[operation.or_text] = {"schema": {"type": "string"}}
+        answers[str(status.value)] = {"description": status.phrase}
+        if content:
+            answers[str(status.value)]["content"] = content
     for status in _list_refusals(route, method, operation):
         answers.setdefault(str(status.value), _REFUSED)
     return answers | {"default": _REFUSED}

@@ -23,7 +23,9 @@ class Readiness(Handler):
     """`/readyz`."""
 
     operations: ClassVar = {
-        "GET": Operation(answer=ReadinessShape, alike=(HTTPStatus.SERVICE_UNAVAILABLE,))
+        "GET": Operation(
+            answer=ReadinessShape, also={HTTPStatus.SERVICE_UNAVAILABLE: ReadinessShape}
+        )
     }
 
     async def get(self) -> None:

@@ -63,13 +63,13 @@ class Unsubscribe(Handler):
     """`/u/{link}`."""
 
     operations: ClassVar = {
-        "GET": Operation(media_type=_HTML, alike=(HTTPStatus.NOT_FOUND,)),
+        "GET": Operation(media_type=_HTML, also={HTTPStatus.NOT_FOUND: None}),
         "POST": Operation(
             body={_FIELD: {"const": _VALUE.decode()}},
             required=(_FIELD,),
             takes="application/x-www-form-urlencoded",
             media_type=_HTML,
-            alike=(HTTPStatus.NOT_FOUND,),
+            also={HTTPStatus.NOT_FOUND: None},
         ),
     }
 
