@@ -92,7 +92,7 @@ def find_place(said: Mapping[str, Any], environ: Mapping[str, str]) -> Place | N
         if token:
             raise UsageError("--token is for an API, and none is named", hint="give --url too")
         return None
-    place = Place(place.url, token or place.token, place.name)
+    place = Place(place.url.rstrip("/"), token or place.token, place.name)
     check_url(place.url)
     if not place.token:
         raise UsageError(
@@ -103,10 +103,10 @@ def find_place(said: Mapping[str, Any], environ: Mapping[str, str]) -> Place | N
 
 
 def check_url(url: str) -> None:
-    """Refuse what is no URL of an API; warn where the token would travel in clear.
+    """Refuse what is no URL of an API, or one to which the token would travel in clear.
 
     Raises:
-        UsageError: says what a URL looks like.
+        UsageError: says what to do.
     """
     try:
         parts = urlsplit(url)
@@ -117,7 +117,10 @@ def check_url(url: str) -> None:
     if not is_good:
         raise UsageError(f"{url!r} is no URL of an API", hint="write https://mail.example.org")
     if parts.scheme == "http" and not parts.netloc.startswith(_LOOPBACK):
-        output.warn(f"the token travels to {parts.netloc} unencrypted; use https")
+        raise UsageError(
+            f"the token would travel in clear to {parts.netloc}",
+            hint="use https, or a tunnel: ssh -L 8080:127.0.0.1:8080 HOST",
+        )
 
 
 def find_file(environ: Mapping[str, str]) -> Path:

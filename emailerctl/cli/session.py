@@ -32,6 +32,15 @@ def load_settings(ctx: Context, overrides: Mapping[str, str] | None = None) -> "
     return load(Path(named) if named else None, overrides=overrides, environ=os.environ)
 
 
+def find_place(ctx: Context) -> contexts.Place | None:
+    """Return the API elsewhere that is meant; None: the store here.
+
+    Raises:
+        UsageError, NotFound, ConfigurationError: see `contexts.find_place`.
+    """
+    return contexts.find_place(ctx.find_root().params, os.environ)
+
+
 def ask(ctx: Context, work: Callable[["Desk"], Awaitable[Answer]]) -> Answer:
     """Let *work* do its part where it is meant to: at the store here, or at an API elsewhere.
 
@@ -40,13 +49,13 @@ def ask(ctx: Context, work: Callable[["Desk"], Awaitable[Answer]]) -> Answer:
     """
     import asyncio
 
-    place = contexts.find_place(ctx.find_root().params, os.environ)
+    place = find_place(ctx)
     if place is None:
         from emailerctl.cli.desk import LocalDesk
         from emailerctl.wiring import find_actor
 
         return run(ctx, lambda app: work(LocalDesk(app, find_actor())))
-    from emailerctl.cli.remote import RemoteDesk
+    from emailerctl.cli.remote_desk import RemoteDesk
 
     async def main() -> Answer:
         desk = RemoteDesk(place)
@@ -94,7 +103,7 @@ def require_local(ctx: Context) -> None:
     Raises:
         UsageError: names what is meant, and the way back.
     """
-    place = contexts.find_place(ctx.find_root().params, os.environ)
+    place = find_place(ctx)
     if place is not None:
         raise UsageError(
             f"{ctx.command_path} works where the store is, and not by way of "

@@ -8,7 +8,7 @@ from random import SystemRandom
 
 import pytest
 
-from emailerctl.cli import main, output, remote
+from emailerctl.cli import main, output, remote_desk
 from emailerctl.core import tokens
 from emailerctl.models.caller import Scope
 from emailerctl.settings import load
@@ -184,7 +184,7 @@ def test_refusals_are_the_same_there(
         if "rm" not in words:
             assert distant.err == local.err
 
-    monkeypatch.setattr(remote, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(remote_desk, "_PATIENCE_S", 0.1)
     wrong = run("--url", url, "--token", "emk_no", "messages", "list")
     nobody = run("--url", "http://127.0.0.1:1", "--token", token, "messages", "list")
     assert (wrong.code, nobody.code) == (77, 75)
@@ -232,6 +232,8 @@ def test_contexts(
     assert run("context", "use", "nowhere").code == 66
     assert run("--url", url, "--context", "prod", "status").code == 2
     assert run("--url", "ftp://x", "messages", "list").code == 2
+    clear = run("--url", "http://mail.example.org", "--token", token, "messages", "list")
+    assert (clear.code, "ssh -L" in clear.err) == (2, True)
     assert run("context", "use", "local").code == 0
     assert run("status").code == 0
     assert run("context", "rm", "prod", "--yes").code == 0
