@@ -21,7 +21,6 @@ from emailerctl.errors import ConfigurationError, NotFound, UsageError
 app = Typer(help="APIs by name: add, use, list, rm.")
 
 LOCAL = "local"  # the store here
-_LOOPBACK = ("localhost", "127.", "[::1]")
 
 Name = Annotated[str, Argument(metavar="NAME", help="What you call it.")]
 
@@ -116,11 +115,20 @@ def check_url(url: str) -> None:
         is_good = False
     if not is_good:
         raise UsageError(f"{url!r} is no URL of an API", hint="write https://mail.example.org")
-    if parts.scheme == "http" and not parts.netloc.startswith(_LOOPBACK):
+    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         raise UsageError(
             f"the token would travel in clear to {parts.netloc}",
             hint="use https, or a tunnel: ssh -L 8080:127.0.0.1:8080 HOST",
         )
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def find_file(environ: Mapping[str, str]) -> Path:

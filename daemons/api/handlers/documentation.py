@@ -4,6 +4,7 @@ The page is Swagger UI, kept here as its makers publish it (swagger_ui/README.md
 nothing from elsewhere, and its policy would not let it.
 """
 
+import asyncio
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -59,7 +60,9 @@ class OpenApi(Handler):
 
     async def get(self) -> None:
         """Describe the API: OpenAPI 3.1."""
-        self._write(HTTPStatus.OK, JSON, self.application.document)
+        # The first time it is written, which takes a moment; others have their turn meanwhile.
+        document = await asyncio.to_thread(lambda: self.application.document)
+        self._write(HTTPStatus.OK, JSON, document)
         self.finish()
 
 
@@ -94,5 +97,6 @@ class DocumentationFile(_Documentation):
         """Send a part of the page."""
         if file not in _FILES:
             raise NotFound(f"there is nothing at /docs/{shorten(file)}")
-        self._write(HTTPStatus.OK, _FILES[file], _read(file))
+        octets = await asyncio.to_thread(_read, file)
+        self._write(HTTPStatus.OK, _FILES[file], octets)
         self.finish()
