@@ -10,6 +10,7 @@ from random import Random, SystemRandom
 
 from emailerctl import log
 from emailerctl.core.accept import Acceptance, AcceptRules
+from emailerctl.core.batch import Batches
 from emailerctl.core.bounces import Bounces
 from emailerctl.core.check import check_hop
 from emailerctl.core.deliver import Hop
@@ -18,6 +19,7 @@ from emailerctl.core.hop_view import HopFacts, HopView
 from emailerctl.core.reporting import Reporting
 from emailerctl.core.retry import RetryPolicy
 from emailerctl.core.route import SANDBOX, Routing, Rule
+from emailerctl.core.sealing import Sealing
 from emailerctl.core.standing import Bounds
 from emailerctl.core.tokens import TokenBook
 from emailerctl.core.unsubscribe import Unsubscribing
@@ -33,6 +35,7 @@ from emailerctl.providers.sandbox import SandboxSettings
 from emailerctl.queues.bell import Bell
 from emailerctl.settings import Settings, locate
 from emailerctl.store import schema, sqlite
+from emailerctl.store.key_files import KeyFiles
 from emailerctl.store.sqlite import SqliteDriver
 from emailerctl.store.sqlstore import SqlStore
 
@@ -80,6 +83,7 @@ class App:
     routing: Routing
     policy: RetryPolicy
     acceptance: Acceptance
+    batches: Batches
     tokens: TokenBook
     tables: Tables
     is_storage_low: Callable[[], bool]
@@ -97,8 +101,21 @@ class App:
                 final_reply_ms=built.final_reply_ms,
                 concurrency=built.concurrency,
                 bounds=_build_bounds(settings, built.concurrency),
+                is_signed=built.is_signed,
             )
         return hops
+
+    @property
+    def key_files(self) -> KeyFiles:
+        """The private keys of domains."""
+        path = self.settings.store.path
+        named = self.settings.dkim.keys
+        folder = Path(named) if named else path.with_name(f"{path.name}.dkim")
+        return KeyFiles(folder, like=path)
+
+    def build_sealing(self, on_fault: Callable[[str, str], None]) -> Sealing:
+        """Return what signs; it knows no key before its first `refresh`."""
+        return Sealing(self.store, self.key_files, on_fault=on_fault)
 
     async def load_signer(self) -> Signer:
         """Return what signs return paths, with the key that this store has once got."""
@@ -205,6 +222,15 @@ async def open_app(
         clock=clock,
         make_secret=lambda: rng.randbytes(32),
     )
+    acceptance = Acceptance(
+        store,
+        _build_rules(settings, routing, _find_abilities(tables)),
+        clock=clock,
+        rng=chance,
+        is_storage_low=is_storage_low,
+        backlog=lambda: driver.backlog,
+        unsubscribing=unsubscribing,
+    )
     try:
         yield App(
             settings=settings,
@@ -217,15 +243,8 @@ async def open_app(
             bell=bell,
             routing=routing,
             policy=_build_policy(settings),
-            acceptance=Acceptance(
-                store,
-                _build_rules(settings, routing, _find_abilities(tables)),
-                clock=clock,
-                rng=chance,
-                is_storage_low=is_storage_low,
-                backlog=lambda: driver.backlog,
-                unsubscribing=unsubscribing,
-            ),
+            acceptance=acceptance,
+            batches=Batches(acceptance, store, clock=clock),
             tokens=TokenBook(
                 store,
                 clock=clock,

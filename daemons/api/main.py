@@ -5,7 +5,7 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from daemons.api.app import Api
 from daemons.api.server import Server, listen
@@ -16,6 +16,8 @@ from emailerctl.errors import EmailerError
 from emailerctl.settings import Settings
 from emailerctl.wiring import App, open_app
 
+Doors = Sequence[socket.socket]
+ServeMail = Callable[[App, Doors], AbstractAsyncContextManager[None]]
 Background = Callable[[App], Sequence[Coroutine[None, None, None]]]
 
 _FLUSH_USED_S = 60.0
@@ -29,6 +31,7 @@ def run(
     port: int,
     workers: int,
     ready: Callable[[int], None] | None = None,
+    mail: ServeMail | None = None,
 ) -> int:
     """Serve the API until SIGTERM or SIGINT; return the exit code.
 
@@ -38,6 +41,7 @@ def run(
         port: 0 takes a free one.
         workers: processes on that port; one runs without a supervisor.
         ready: called with the port once requests are answered.
+        mail: takes mail by SMTP beside it; None: nothing does.
 
     Raises:
         ConfigurationError: the port is taken.
@@ -45,6 +49,8 @@ def run(
     """
     sockets = listen(host, port)
     bound = sockets[0].getsockname()[1]
+    smtp = settings.smtp
+    doors = listen(smtp.host, smtp.port, setting="[smtp] port or host") if mail else []
 
     def say_ready() -> None:
         notify("READY=1")
@@ -53,14 +59,24 @@ def run(
 
     if workers == 1:
         setup_log(settings)
-        return run_daemon(lambda stopping: _serve(settings, sockets, stopping, ready=say_ready))
+        return run_daemon(
+            lambda stopping: _serve(
+                settings, sockets, stopping, ready=say_ready, mail=mail, doors=doors
+            )
+        )
 
     def work(number: int, parent: int, ready: Ready) -> int:
         setup_log(settings)
         try:
             return run_daemon(
                 lambda stopping: _serve(
-                    settings, sockets, stopping, ready=ready, number=number
+                    settings,
+                    sockets,
+                    stopping,
+                    ready=ready,
+                    number=number,
+                    mail=mail,
+                    doors=doors,
                 ),
                 parent=parent,
             )
@@ -86,6 +102,8 @@ async def _serve(
     *,
     ready: Ready,
     number: int = 0,
+    mail: ServeMail | None = None,
+    doors: Doors = (),
 ) -> int:
     loop = asyncio.get_running_loop()
     failures: list[BaseException] = []
@@ -97,6 +115,7 @@ async def _serve(
     async with (
         open_app(settings, on_fatal=on_fatal, logs_events=True) as app,
         serve_app(app, sockets, is_first=number == 0) as server,
+        _serve_mail(app, mail, doors),
     ):
         log.log("api.started", pid=os.getpid(), port=sockets[0].getsockname()[1])
         ready()
@@ -106,6 +125,16 @@ async def _serve(
         log.log("api.failed", "error", detail=str(error))
     log.log("api.stopped", pid=os.getpid())
     return _FATAL_EXIT if failures else 0
+
+
+@asynccontextmanager
+async def _serve_mail(app: App, mail: ServeMail | None, doors: Doors) -> AsyncIterator[None]:
+    if mail is None:
+        yield
+        return
+    async with mail(app, doors):
+        log.log("smtp.started", pid=os.getpid(), port=doors[0].getsockname()[1])
+        yield
 
 
 @asynccontextmanager

@@ -12,6 +12,8 @@ from daemons.api.handlers.events import Events, EventStream
 from daemons.api.handlers.health import Health, Readiness
 from daemons.api.handlers.messages import (
     Message,
+    MessageBatch,
+    MessageContent,
     MessageEvents,
     Messages,
     MessageVerb,
@@ -28,7 +30,9 @@ from emailerctl.store.base import Verb
 # What is asked most is first: paths with names in them are tried in this order.
 ROUTES: tuple[Route, ...] = (
     Route("/v1/messages", Messages),
+    Route("/v1/messages/batch", MessageBatch),
     Route("/v1/messages/{id}", Message),
+    Route("/v1/messages/{id}/content", MessageContent),
     Route("/v1/messages/{id}/events", MessageEvents),
     *(
         Route(

@@ -80,6 +80,35 @@ class OneOf:
 parse_blocks = OneOf(Blocks)
 
 
+RAW = "raw"
+
+
+def parse_form(text: str) -> str:
+    """Read in which form content is wanted."""
+    if text not in ("json", RAW):
+        raise ValueError(f"{shorten(text)} is not json or {RAW}")
+    return text
+
+
+def parse_flag(text: str) -> bool:
+    """Read true or false."""
+    if text not in ("true", "false"):
+        raise ValueError(f"{shorten(text)} is neither true nor false")
+    return text == "true"
+
+
+DRY_RUN: Mapping[str, Parse] = {"dry_run": parse_flag}
+
+
+def parse_dry_run(given: Parameters) -> bool:
+    """Read whether a request is to be tried without keeping anything (`?dry_run=true`).
+
+    Raises:
+        BadRequest: with every fault.
+    """
+    return given != {} and bool(parse_query(given, DRY_RUN).get("dry_run"))
+
+
 def parse_limit(text: str) -> int:
     """Read how many items a page may have."""
     if not (text.isascii() and text.isdigit() and 0 < int(text[:9]) <= PAGE_LIMIT):
@@ -121,6 +150,8 @@ MESSAGE_FILTERS: Mapping[str, Parse] = {
     "cursor": str,
 }
 _DESCRIBED: Mapping[Parse, Mapping[str, object]] = {
+    parse_flag: {"type": "string", "enum": ["true", "false"]},
+    parse_form: {"type": "string", "enum": ["json", RAW]},
     str: {"type": "string", "maxLength": _LONGEST},
     parse_limit: {
         "type": "integer",

@@ -25,7 +25,9 @@ _BUSY = (
 ) % (len(_TOO_MANY), _TOO_MANY)
 
 
-def listen(host: str, port: int) -> list[socket.socket]:
+def listen(
+    host: str, port: int, *, setting: str = "[api] port or host (--port, --host)"
+) -> list[socket.socket]:
     """Bind the port, so that a second daemon can't do so silently.
 
     Raises:
@@ -41,7 +43,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
         }
         reason = reasons.get(error.errno or 0, f"can't be listened on: {error.strerror}")
         raise ConfigurationError(
-            f"port {port} of {host} {reason}", hint="change [api] port or host (--port, --host)"
+            f"port {port} of {host} {reason}", hint=f"change {setting}"
         ) from error
 
 

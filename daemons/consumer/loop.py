@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Container, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,6 +13,7 @@ from emailerctl.core.deliver import Attempt, Delivery
 from emailerctl.core.standing import find_domains
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
+from emailerctl.models.message import Priority
 from emailerctl.queues.base import Queue, Ticket
 from emailerctl.queues.embedded import Look
 from emailerctl.store.base import Claim, Store
@@ -25,6 +26,9 @@ _UNROUTED_AT_ONCE = 16
 _QUIET_MS = 1_000  # how long suspects are tried one by one before the others go on
 _CALM_MS = 1_000  # an attempt that ends its consumer has done so by then: others may follow
 _KEPT_FREE = 4  # one connection in so many is not for a domain that has all the others
+_RESERVED_OF = 8  # one connection in so many is for priority high alone
+_FEWEST_TO_RESERVE = 4  # with fewer connections none is
+_LOWEST_EVERY = 8  # one attempt in so many goes to the lowest priority first
 _SLOW_MS = 3_000  # a domain that keeps its share of connections for so long is slow
 _SHED_EVERY_S = 1.0
 
@@ -33,6 +37,10 @@ _SHED_EVERY_S = 1.0
 class _Lane:
     """A next hop's room: what runs for it, and the claims that wait for their turn.
 
+    Priority high has a room and connections of its own: however much there is of the rest, and
+    however slow it is, a password reset neither waits for a place nor for a free connection.
+    Of one priority, whose service has fewest attempts under way is next (T-30).
+
     A recipient domain never has all the connections, and what waits for one that is slow does
     not fill the room (F-CO-06).
 
@@ -40,8 +48,11 @@ class _Lane:
         at_once: attempts side by side.
         find_wait_ms: says how long a claim must wait for its turn at a rate, or as a probe.
         find_size: says how many claims to hold, where nothing else would say the argument.
-        used: claims in the room, running ones included.
+        used: claims in the room for high, and in the one for the rest, running ones included.
         running_for: when each attempt under way began (boot clock), by recipient domain.
+        running_of: attempts under way, by service.
+        ordinary: attempts under way that are not of priority high.
+        turn: counts attempts: now and then the lowest priority goes first, lest it never does.
         wait_ms: when the last look found none whose turn it is: how long until it is.
         later: looks again then.
     """
@@ -49,65 +60,157 @@ class _Lane:
     at_once: int
     find_wait_ms: Callable[[Claim], int]
     find_size: Callable[[int], int]
-    waiting: deque[Claim] = field(default_factory=deque)
+    queues: dict[Priority, dict[str, deque[Claim]]] = field(
+        default_factory=lambda: {priority: {} for priority in Priority}
+    )
     running: int = 0
-    used: int = 0
+    used: Counter[bool] = field(default_factory=Counter)
     running_for: dict[str, list[int]] = field(default_factory=dict)
+    running_of: Counter[str] = field(default_factory=Counter)
+    ordinary: int = 0
+    turn: int = 0
     wait_ms: int | None = None
     later: asyncio.Task[None] | None = None
 
     @property
+    def reserved(self) -> int:
+        """Return how many connections are for priority high alone."""
+        return 0 if self.at_once < _FEWEST_TO_RESERVE else max(1, self.at_once // _RESERVED_OF)
+
+    @property
     def share(self) -> int:
         """Return how many connections one domain may have."""
-        return max(1, self.at_once - max(1, self.at_once // _KEPT_FREE))
+        free = max(1, self.at_once // _KEPT_FREE)
+        return max(1, self.at_once - max(free, self.reserved + 1 if self.reserved else 0))
+
+    def _find_share(self, *, is_high: bool) -> int:
+        return self.share + (self.reserved if is_high else 0)
+
+    @property
+    def waiting(self) -> list[Claim]:
+        """Return the claims that wait for their turn."""
+        return [
+            claim
+            for queues in self.queues.values()
+            for queue in queues.values()
+            for claim in queue
+        ]
+
+    def put(self, claim: Claim) -> None:
+        """Let a claim wait for its turn."""
+        self.used[_is_high(claim)] += 1
+        self.queues[claim.priority].setdefault(claim.service, deque()).append(claim)
 
     def take(self, boot_ms: int) -> Claim | None:
-        """Take the first that waits and whose domains have room, and count it as running."""
+        """Take the one whose turn it is and whose domains have room; count it as running."""
         self.wait_ms = None
-        for place, claim in enumerate(self.waiting):
-            domains = find_domains(claim)
-            if any(len(self.running_for.get(name, ())) >= self.share for name in domains):
+        lowest_first = self.turn % _LOWEST_EVERY == _LOWEST_EVERY - 1
+        for priority in reversed(Priority) if lowest_first else Priority:
+            is_high = priority is Priority.HIGH
+            if not is_high and self.ordinary >= self.at_once - self.reserved:
                 continue
-            wait_ms = self.find_wait_ms(claim)
-            if wait_ms:
-                self.wait_ms = wait_ms if self.wait_ms is None else min(self.wait_ms, wait_ms)
+            claim = self._find_next(priority, self._find_share(is_high=is_high))
+            if claim is None:
                 continue
-            del self.waiting[place]
-            for name in domains:
+            self.turn += 1
+            self.ordinary += not is_high
+            self.running_of[claim.service] += 1
+            for name in find_domains(claim):
                 self.running_for.setdefault(name, []).append(boot_ms)
             return claim
         return None
 
+    def _find_next(self, priority: Priority, share: int) -> Claim | None:
+        """Take the first of whose service has fewest attempts under way, or of another."""
+        queues = self.queues[priority]
+        for service in sorted(queues, key=self.running_of.__getitem__):
+            queue = queues[service]
+            for place, claim in enumerate(queue):
+                if any(
+                    len(self.running_for.get(name, ())) >= share for name in find_domains(claim)
+                ):
+                    continue
+                wait_ms = self.find_wait_ms(claim)
+                if wait_ms:
+                    self.wait_ms = (
+                        wait_ms if self.wait_ms is None else min(self.wait_ms, wait_ms)
+                    )
+                    continue
+                del queue[place], queues[service]
+                if queue:
+                    queues[service] = queue  # behind the others with as many under way
+                return claim
+        return None
+
     def end(self, claim: Claim, began_ms: int) -> None:
         """Count an attempt that was taken at *began_ms* no more."""
+        self.ordinary -= not _is_high(claim)
+        self.running_of[claim.service] -= 1
+        if not self.running_of[claim.service]:
+            del self.running_of[claim.service]
         for name in find_domains(claim):
             began = self.running_for[name]
             began.remove(began_ms)
             if not began:
                 del self.running_for[name]
 
+    def leave(self, claim: Claim) -> None:
+        """Give the place of a claim in the room back."""
+        self.used[_is_high(claim)] -= 1
+
     def shed(self, boot_ms: int) -> list[Claim]:
         """Take out what waits for domains that are slow."""
-        slow = {
-            name
+        running = {
+            name: len(began)
             for name, began in self.running_for.items()
             if len(began) >= self.share and boot_ms - min(began) >= _SLOW_MS
         }
-        if not slow or self.at_once == 1:
+        if not running or self.at_once == 1:
             return []
-        waiting: deque[Claim] = deque()
-        shed: list[Claim] = []
-        for claim in self.waiting:
-            (waiting if slow.isdisjoint(find_domains(claim)) else shed).append(claim)
-        self.waiting = waiting
-        return shed
+
+        def is_slow(claim: Claim) -> bool:
+            share = self._find_share(is_high=_is_high(claim))
+            return any(running.get(name, 0) >= share for name in find_domains(claim))
+
+        return self.remove(is_slow)
+
+    def remove(self, is_wanted: Callable[[Claim], bool]) -> list[Claim]:
+        """Take out those that wait and are wanted elsewhere."""
+        removed: list[Claim] = []
+        for queues in self.queues.values():
+            for service, queue in list(queues.items()):
+                found = [claim for claim in queue if is_wanted(claim)]
+                if not found:
+                    continue
+                removed += found
+                staying = deque(claim for claim in queue if not is_wanted(claim))
+                if staying:
+                    queues[service] = staying
+                else:
+                    del queues[service]
+        return removed
+
+    def find_room(self, *, is_high: bool) -> int:
+        """Return how many more it takes: none before half of that room is free again."""
+        return self._find_free(self.used[is_high])
 
     @property
-    def room(self) -> int:
-        """Return how many more it takes: none before half of its room is free again."""
+    def probe_room(self) -> int:
+        """Return how many more it takes of whatever priority, where few may be tried."""
+        return self._find_free(self.used.total())
+
+    def _find_free(self, used: int) -> int:
         size = self.find_size(self.at_once * (1 + _AHEAD))
-        room = size - self.used
+        room = size - used
         return room if room * 2 >= size else 0
+
+
+def _is_among(ids: Container[int], claim: Claim) -> bool:
+    return claim.message_id in ids
+
+
+def _is_high(claim: Claim) -> bool:
+    return claim.priority is Priority.HIGH
 
 
 class Loop:
@@ -168,7 +271,7 @@ class Loop:
     @property
     def in_flight(self) -> int:
         """Return how many claims are under way."""
-        return sum(lane.used for lane in self._lanes.values())
+        return sum(lane.used.total() for lane in self._lanes.values())
 
     async def look(self, limit: int) -> Look:
         """Ask the store what is due and fits into the rooms: the embedded queue's eyes."""
@@ -180,9 +283,18 @@ class Loop:
         if self._quiet_until_ms is not None and boot_ms < calm_ms:
             return Look((), now_ms + calm_ms - boot_ms)  # suspects wait for quiet
         is_idle = boot_ms >= max(calm_ms, self._loud_until_ms)
-        rooms = {name: min(lane.room, limit) for name, lane in self._lanes.items()}
+        rooms, urgent = (
+            {
+                name: min(lane.find_room(is_high=is_high), limit)
+                for name, lane in self._lanes.items()
+            }
+            for is_high in (False, True)
+        )
         probing = [name for name in rooms if self._delivery.is_probing(name)]
-        due = await self._store.find_due(rooms, now_ms=now_ms, is_idle=is_idle, probing=probing)
+        rooms |= {name: min(self._lanes[name].probe_room, limit) for name in probing}
+        due = await self._store.find_due(
+            rooms, now_ms=now_ms, is_idle=is_idle, probing=probing, urgent=urgent
+        )
         self._plan_quiet(boot_ms, has_suspects=due.has_suspects)
         return Look(due.message_ids[:limit], due.next_ms)
 
@@ -203,7 +315,7 @@ class Loop:
             while not self._stopping.is_set():
                 await self._wait_for_room()
                 await self._shed()
-                take = asyncio.ensure_future(queue.take(self._batch, self._poll))
+                take = asyncio.ensure_future(queue.take(self._batch, self._find_poll()))
                 await asyncio.wait({take, stopped}, return_when=asyncio.FIRST_COMPLETED)
                 if not take.done():
                     take.cancel()
@@ -214,6 +326,13 @@ class Loop:
                     await self.keep_outcome(error)
         finally:
             stopped.cancel()
+
+    def _find_poll(self) -> timedelta:
+        """Return when to look again unasked: soon where what fills a room may be put aside."""
+        lanes = (lane for name, lane in self._lanes.items() if name != _UNROUTED)
+        if any(lane.find_room(is_high=False) for lane in lanes):
+            return self._poll
+        return min(self._poll, timedelta(seconds=_SHED_EVERY_S))
 
     async def _claim(self, queue: Queue, tickets: list[Ticket]) -> None:
         if not tickets:
@@ -233,8 +352,7 @@ class Loop:
 
     def _start(self, claim: Claim) -> None:
         lane = self._find_lane(claim)
-        lane.used += 1
-        lane.waiting.append(claim)
+        lane.put(claim)
         self._calm_from_ms = self._clock.boot_ms() + _CALM_MS
         self._man(lane)
         self._on_change(self.in_flight)
@@ -252,15 +370,11 @@ class Loop:
         for lane in self._lanes.values():
             for claim in lane.shed(self._clock.boot_ms()):
                 await self._delivery.put_aside(claim)
-                self._finish(lane)
+                self._finish(lane, claim)
             late = self._delivery.find_late(lane.waiting)
-            over = [claim for claim in lane.waiting if claim.message_id in late]
-            if over:
-                staying = [claim for claim in lane.waiting if claim.message_id not in late]
-                lane.waiting = deque(staying)
-            for claim in over:
+            for claim in lane.remove(partial(_is_among, late)):
                 await self._delivery.put_aside(claim, late[claim.message_id])
-                self._finish(lane)
+                self._finish(lane, claim)
 
     def _find_lane(self, claim: Claim) -> _Lane:
         return self._lanes.get(claim.next_hop) or self._lanes[_UNROUTED]
@@ -279,9 +393,9 @@ class Loop:
                 finally:
                     lane.end(claim, began_ms)
                     if settling is None:
-                        self._finish(lane)
+                        self._finish(lane, claim)
                 if settling is not None:  # its commit is not waited for: the connection is free
-                    self._settle(lane, settling)
+                    self._settle(lane, claim, settling)
                 if lane.wait_ms is not None:
                     self._man(lane)  # a probe that went well lets more of them go
             self._look_later(lane)
@@ -312,13 +426,13 @@ class Loop:
             _log.exception("delivery of message %s failed", attempt.claim.message_id)
             return self._delivery.fail(attempt, error)
 
-    def _settle(self, lane: _Lane, settling: Coroutine[None, None, None]) -> None:
+    def _settle(self, lane: _Lane, claim: Claim, settling: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(settling)
         self._settling.add(task)
 
         def finish(_task: "asyncio.Task[None]") -> None:
             self._settling.discard(task)
-            self._finish(lane)
+            self._finish(lane, claim)
             error = None if task.cancelled() else task.exception()
             if error is not None:
                 _log.error("an outcome could not be settled: ending", exc_info=error)
@@ -327,18 +441,25 @@ class Loop:
 
         task.add_done_callback(finish)
 
-    def _finish(self, lane: _Lane) -> None:
-        had_room = lane.room > 0
-        lane.used -= 1
+    def _finish(self, lane: _Lane, claim: Claim) -> None:
+        is_high = _is_high(claim)
+        had_room = lane.find_room(is_high=is_high) > 0
+        lane.leave(claim)
         self._on_change(self.in_flight)
         self._freed.set()
-        if (not had_room and lane.room > 0) or self._quiet_until_ms is not None:
+        has_room = lane.find_room(is_high=is_high) > 0
+        if (not had_room and has_room) or self._quiet_until_ms is not None:
             self._wake()
 
     async def _wait_for_room(self) -> None:
-        """Wait until some next hop can take a good part of a batch more."""
+        """Wait until some next hop can take more, if only of priority high."""
         while not self._stopping.is_set():
-            if any(lane.room for name, lane in self._lanes.items() if name != _UNROUTED):
+            if any(
+                lane.find_room(is_high=is_high)
+                for name, lane in self._lanes.items()
+                if name != _UNROUTED
+                for is_high in (False, True)
+            ):
                 return
             self._freed.clear()
             with suppress(TimeoutError):
@@ -362,9 +483,9 @@ class Loop:
         for lane in self._lanes.values():
             if lane.later is not None:
                 lane.later.cancel()
-            while lane.waiting:
-                await self._delivery.give_back(lane.waiting.popleft())
-                lane.used -= 1
+            for claim in lane.remove(lambda _claim: True):
+                await self._delivery.give_back(claim)
+                lane.leave(claim)
         for task, attempt in list(self._attempts.items()):
             if attempt is None or not attempt.is_marked:
                 task.cancel()

@@ -13,6 +13,7 @@ from daemons.watch import Watch, build_sweep, find_alerter, recall_clock
 from emailerctl import log
 from emailerctl.core.clockwatch import ClockWatch
 from emailerctl.core.deliver import Delivery, Hop
+from emailerctl.core.sealing import Sealing
 from emailerctl.core.standing import Standing
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_ms, to_text
@@ -108,6 +109,8 @@ async def consume(
     for name in await standing.reopen_changed():
         log.log("next_hop.reopened", "warning", provider=name)
     signer = await app.load_signer()
+    sealing = app.build_sealing(_log_key_fault)
+    await sealing.refresh()
     mailbox = await _build_mailbox(app, signer, consumer_id)
     is_lost = threading.Event()
     lease = Lease(
@@ -122,7 +125,9 @@ async def consume(
     forget_dead(app.folders.wake, app.folders.locks, now_s=app.clock.now_ms() / 1000)
     sweep = build_sweep(app, hops, clock_watch, own_id=consumer_id)
     listener = Listener(app.folders.wake, to_public(CONSUMER, consumer_id))
-    loop = _build_loop(app, hops, consumer_id, standing, clock_watch, lease, listener, signer)
+    loop = _build_loop(
+        app, hops, consumer_id, standing, clock_watch, lease, listener, signer, sealing
+    )
     await sweep.void_leases()
     await sweep.fire_timers(adopts=True)
 
@@ -137,7 +142,7 @@ async def consume(
         sweep=sweep,
         clock_watch=clock_watch,
         alerter=find_alerter(app, hops),
-        duties=((1.0, standing.tend), (0.2, look_after_lease)),
+        duties=((1.0, standing.tend), (2.0, sealing.refresh), (0.2, look_after_lease)),
     )
     log.log("consumer.started", consumer=to_public(CONSUMER, consumer_id), pid=os.getpid())
     queue = EmbeddedQueue(bell=app.bell, listener=listener, look=loop.look, clock=app.clock)
@@ -161,6 +166,7 @@ async def consume(
         await queue.close()
         for hop in hops.values():
             await hop.provider.close()
+        sealing.close()
         await lease.end(resend_after_ms=final_reply_ms)
     log.log("consumer.stopped", consumer=to_public(CONSUMER, consumer_id))
     if loop.has_failed:
@@ -186,6 +192,7 @@ def _build_loop(
     lease: Lease,
     listener: Listener,
     signer: Signer,
+    sealing: Sealing,
 ) -> Loop:
     def on_change(in_flight: int) -> None:
         lease.in_flight = in_flight
@@ -204,6 +211,7 @@ def _build_loop(
         on_alarm=_log_alarm,
         on_unwritten=lambda error: loop.keep_outcome(error),
         signer=signer,
+        sealing=sealing,
     )
     loop = Loop(
         app.store,
@@ -230,6 +238,11 @@ def _log_breaker(breaker: Breaker) -> None:
         failures=breaker.failures,
         until=to_text(breaker.until_ms) if breaker.state is BreakerState.OPEN else None,
     )
+
+
+def _log_key_fault(path: str, fault: str) -> None:
+    """Say it loudly: the mail of that domain waits until the key can be used."""
+    log.log("dkim.key_unusable", "error", path=path, detail=fault)
 
 
 def _log_alarm(name: str, alarm: Alarm, reply: str) -> None:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Context, Option
 
 from emailerctl.cli import output, session
-from emailerctl.errors import Unavailable
+from emailerctl.errors import ConfigurationError, Unavailable
 
 if TYPE_CHECKING:
+    from daemons.api.main import ServeMail
     from emailerctl.settings.model import ApiSettings
     from emailerctl.wiring import App
 
@@ -32,13 +33,21 @@ def serve(
         int | None, Option(metavar="PORT", min=0, max=65535, help="[api] port.")
     ] = None,
     workers: Annotated[int | None, Option(metavar="N", min=1, help="[api] workers.")] = None,
+    smtp: Annotated[
+        bool, Option("--smtp", help="Take mail by SMTP too: [smtp] enabled.")
+    ] = False,
     check: Check = False,
 ) -> int:
     """Run the API daemon: it accepts messages into the store, and never talks to a mail server.
 
     Example: emailerctl serve --port 8080 --workers 2
     """
-    said = {"api.host": host, "api.port": port, "api.workers": workers}
+    said = {
+        "api.host": host,
+        "api.port": port,
+        "api.workers": workers,
+        "smtp.enabled": "true" if smtp else None,
+    }
     settings = session.load_settings(ctx, _overrides(said))
     api = settings.api
     if check:
@@ -46,7 +55,24 @@ def serve(
         return 0
     from daemons.api.main import run
 
-    return run(settings, host=api.host, port=api.port, workers=api.workers)
+    mail = _find_submission() if settings.smtp.enabled else None
+    return run(settings, host=api.host, port=api.port, workers=api.workers, mail=mail)
+
+
+def _find_submission() -> "ServeMail":
+    """Return what takes mail by SMTP.
+
+    Raises:
+        ConfigurationError: the extra that has the server is not installed.
+    """
+    try:
+        from daemons.api.submission import serve_mail
+    except ImportError as error:
+        raise ConfigurationError(
+            "[smtp] enabled: aiosmtpd is not installed",
+            hint="install the extra smtp: pip install 'emailerctl[smtp]'",
+        ) from error
+    return serve_mail
 
 
 def consume(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from emailerctl.core.route import Route
     from emailerctl.wiring import App
 
-app = Typer(help="Messages: list, show, cancel, hold, release.")
+app = Typer(help="Messages: list, show, cancel, hold, release, reschedule.")
 
 _DONE = {
     Verb.CANCEL: "cancelled",
@@ -29,6 +29,7 @@ _DONE = {
     Verb.RELEASE: "released",
     Verb.RETRY: "queued",
     Verb.RESOLVE: "resolved",
+    Verb.RESCHEDULE: "rescheduled",
 }
 COLUMNS = ("id", "state", "accepted", "to", "subject", "from", "details")
 
@@ -313,6 +314,27 @@ def release(
     """
     ids = list(session.read_ids(messages))
     act(ctx, Verb.RELEASE, ids, {"recipients": recipients, "reason": reason})
+
+
+@app.command()
+def reschedule(
+    ctx: Context,
+    messages: options.MessageIds,
+    send_at: Annotated[
+        str | None, Option(metavar="WHEN", help="Not before: 2026-12-24T18:00:00+01:00.")
+    ] = None,
+    send_in: Annotated[
+        str | None, Option(metavar="DURATION", help="Not before so long from now: 2h.")
+    ] = None,
+    reason: options.Reason = None,
+) -> None:
+    """Set another time for queued messages; one that has passed means now.
+
+    Example: emailerctl messages reschedule 1C6K9Q --send-in 2h
+    """
+    ids = list(session.read_ids(messages))
+    fields = {"send_at": send_at, "send_in": send_in, "reason": reason}
+    act(ctx, Verb.RESCHEDULE, ids, fields)
 
 
 def retry(

@@ -56,6 +56,23 @@ def send(
     provider: Annotated[
         str | None, Option(metavar="NAME", help="Through this next hop.")
     ] = None,
+    send_at: Annotated[
+        str | None, Option(metavar="WHEN", help="Not before: 2026-12-24T18:00:00+01:00.")
+    ] = None,
+    send_in: Annotated[
+        str | None, Option(metavar="DURATION", help="Not before so long from now: 10m.")
+    ] = None,
+    priority: Annotated[
+        Literal["high", "normal", "low"] | None,
+        Option(help="high for what somebody waits for, low for bulk."),
+    ] = None,
+    list_unsubscribe: Annotated[
+        str | None,
+        Option(
+            metavar="URL",
+            help="One-click unsubscribe (RFC 8058): true for a link of ours, or an https URL.",
+        ),
+    ] = None,
     expires_in: Annotated[
         str | None, Option(metavar="DURATION", help="Never sent later than that: 15m.")
     ] = None,
@@ -117,6 +134,10 @@ def send(
         "metadata": _split(metadata, "=", "metadata"),
         "headers": _split(header, ":", "headers"),
         "provider": provider,
+        "send_at": send_at,
+        "send_in": send_in,
+        "priority": priority,
+        "list_unsubscribe": True if list_unsubscribe == "true" else list_unsubscribe,
         "expires_in": expires_in,
         "on_unknown": on_unknown,
     }

@@ -75,7 +75,7 @@ class AcceptRules:
 
 
 @dataclass(frozen=True, slots=True)
-class _Key:
+class Key:
     """The request's idempotency key, hashed, and what it asked for; both None without a key."""
 
     hash: bytes | None = None
@@ -135,36 +135,50 @@ class Acceptance:
             Invalid, Forbidden, IdempotencyKeyInvalid, IdempotencyKeyReused, RecipientRate,
             Unauthorized, Unavailable and its kinds.
         """
-        self._check_room()
-        known = self._read_key(fields, caller, key)
+        self.check_room()
+        known = self.read_key(fields, caller, key)
         now_ms = self._clock.now_ms()
+        read = await self.read(fields, caller, now_ms, known)
+        while isinstance(read, Prepared):
+            try:
+                receipt = await self._store.add(read.message, now_ms=now_ms)
+            except IdTaken:
+                read = await self.read(fields, caller, now_ms, known)
+                continue
+            except OutcomeUnknown as error:  # one for a whole group: each names its own
+                raise name_outcome(error, read.message) from error
+            return self.complete(receipt, read, known)
+        return read
+
+    async def read(
+        self, fields: Mapping[str, object], caller: Caller, now_ms: int, key: Key
+    ) -> Prepared | Receipt:
+        """Return the message that *fields* ask for, or the receipt that its key has already.
+
+        The rules may have changed since: a replay is a replay all the same (P4).
+
+        Raises:
+            Invalid, Forbidden, IdempotencyKeyReused.
+        """
         try:
-            prepared = await self._prepare(fields, caller, now_ms, known)
+            return await self._prepare(fields, caller, now_ms, key)
         except EmailerError:
-            # The rules may have changed since: a replay is a replay all the same (P4).
-            replay = await self._store.find_by_key(known.hash) if known.hash else None
+            replay = await self._store.find_by_key(key.hash) if key.hash else None
             if replay is None:
                 raise
-            return self._recognise(replay, known)
-        message = prepared.message
-        while True:
-            try:
-                receipt = await self._store.add(message, now_ms=now_ms)
-            except IdTaken:
-                message = (await self._prepare(fields, caller, now_ms, known)).message
-                continue
-            except (
-                OutcomeUnknown
-            ) as error:  # one for a whole group: each names its own (F-IN-06)
-                raise OutcomeUnknown(
-                    error.detail,
-                    retry_after_s=error.retry_after_s,
-                    id=to_public(MESSAGE, message.message_id),
-                ) from error
-            if receipt.is_replay:
-                return self._recognise(receipt, known)
-            warnings = (*self._warn(message, receipt, prepared.route.chain), *prepared.notices)
-            return receipt._replace(warnings=warnings) if warnings else receipt
+            return _recognise(replay, key)
+
+    def complete(self, receipt: Receipt, prepared: Prepared, key: Key) -> Receipt:
+        """Return what is answered for a message that was just stored, or was before.
+
+        Raises:
+            IdempotencyKeyReused: its key belongs to another request.
+        """
+        if receipt.is_replay:
+            return _recognise(receipt, key)
+        warned = self._warn(prepared.message, receipt, prepared.route.chain)
+        warnings = (*warned, *prepared.notices)
+        return receipt._replace(warnings=warnings) if warnings else receipt
 
     async def prepare(self, fields: Mapping[str, object], *, caller: Caller) -> Prepared:
         """Do what `accept` does, but for the store: nothing is kept.
@@ -172,10 +186,29 @@ class Acceptance:
         Raises:
             Invalid, Forbidden.
         """
-        return await self._prepare(fields, caller, self._clock.now_ms(), _Key())
+        return await self._prepare(fields, caller, self._clock.now_ms(), Key())
+
+    async def rehearse(
+        self, fields: Mapping[str, object], *, caller: Caller, key: str | None = None
+    ) -> tuple[Receipt, Prepared | None]:
+        """Do all that `accept` does, and keep nothing: what it would answer, and why.
+
+        None instead of the message: the key is known, and this would be a replay.
+
+        Raises:
+            What `accept` raises, but for what only a commit can meet.
+        """
+        self.check_room()
+        known = self.read_key(fields, caller, key)
+        now_ms = self._clock.now_ms()
+        read = await self.read(fields, caller, now_ms, known)
+        if isinstance(read, Receipt):
+            return read, None
+        receipt = await self._store.rehearse(read.message, now_ms=now_ms)
+        return self.complete(receipt, read, known), None if receipt.is_replay else read
 
     async def _prepare(
-        self, fields: Mapping[str, object], caller: Caller, now_ms: int, key: _Key
+        self, fields: Mapping[str, object], caller: Caller, now_ms: int, key: Key
     ) -> Prepared:
         submission = self._parse(fields, caller, now_ms)
         times = plan_times(submission, now_ms)
@@ -184,7 +217,12 @@ class Acceptance:
         notices = tuple(self._find_incapable(submission, message, route.chain))
         return Prepared(message, submission, route, notices)
 
-    def _check_room(self) -> None:
+    def check_room(self) -> None:
+        """Refuse more where the disk is nearly full, or too much waits for its commit.
+
+        Raises:
+            StorageFull, Overloaded.
+        """
         if self._is_storage_low():
             raise StorageFull(
                 "the disk of the store is nearly full; nothing was stored", retry_after_s=60
@@ -192,12 +230,21 @@ class Acceptance:
         if self._backlog() >= self._rules.max_backlog:
             raise Overloaded("too many messages wait to be committed", retry_after_s=1)
 
-    def _read_key(self, fields: Mapping[str, object], caller: Caller, key: str | None) -> _Key:
+    def read_key(
+        self, fields: Mapping[str, object], caller: Caller, key: str | None, place: int = 0
+    ) -> Key:
+        """Return the key of a request, or of the item at *place* of a batch with one key.
+
+        Raises:
+            IdempotencyKeyInvalid: it is none, or is missing and required.
+        """
         if key is not None:
-            return _Key(hash_key(caller.service, check_key(key)), fingerprint(fields))
+            # No key can hold a NUL: those of a batch's later items are nobody else's.
+            named = f"{check_key(key)}\0{place}" if place else check_key(key)
+            return Key(hash_key(caller.service, named), fingerprint(fields))
         if self._rules.requires_key or caller.limits.requires_key:
             raise IdempotencyKeyInvalid("an Idempotency-Key is required here")
-        return _Key()
+        return Key()
 
     def _parse(self, fields: Mapping[str, object], caller: Caller, now_ms: int) -> Submission:
         limits = caller.limits
@@ -260,7 +307,7 @@ class Acceptance:
         caller: Caller,
         times: Times,
         now_ms: int,
-        key: _Key,
+        key: Key,
         link_key: bytes | None,
     ) -> tuple[NewMessage, Route]:
         """Return the message and its route, which may depend on its id."""
@@ -359,29 +406,6 @@ class Acceptance:
             if losses:
                 yield Notice("not_expressible", f"{name}: {'; '.join(losses)}")
 
-    def _recognise(self, replay: Receipt, key: _Key) -> Receipt:
-        """Return the earlier receipt if it answers the same request.
-
-        Raises:
-            IdempotencyKeyReused: it does not; names the fields that differ.
-        """
-        if replay.fingerprint == key.fingerprint:
-            return replay
-        fields = differing_fields(replay.fingerprint or b"", key.fingerprint or b"")
-        public = to_public(MESSAGE, replay.message_id)
-        raise IdempotencyKeyReused(
-            f"this key belongs to {public}, which was asked for with other values of: "
-            + ", ".join(fields),
-            errors=[
-                {
-                    "pointer": f"/{field}",
-                    "detail": f"differs from the request that made {public}",
-                }
-                for field in fields
-            ],
-            message_id=public,
-        )
-
     def _warn(
         self, message: NewMessage, receipt: Receipt, chain: tuple[str, ...]
     ) -> Iterator[Notice]:
@@ -398,6 +422,39 @@ class Acceptance:
                 f"if {doubtful[0]} does not answer after the message left, an operator must "
                 'decide, perhaps after the expiry; on_unknown = "resend" sends again instead',
             )
+
+
+def _recognise(replay: Receipt, key: Key) -> Receipt:
+    """Return the earlier receipt if it answers the same request.
+
+    Raises:
+        IdempotencyKeyReused: it does not; names the fields that differ.
+    """
+    if replay.fingerprint == key.fingerprint:
+        return replay
+    fields = differing_fields(replay.fingerprint or b"", key.fingerprint or b"")
+    public = to_public(MESSAGE, replay.message_id)
+    raise IdempotencyKeyReused(
+        f"this key belongs to {public}, which was asked for with other values of: "
+        + ", ".join(fields),
+        errors=[
+            {
+                "pointer": f"/{field}",
+                "detail": f"differs from the request that made {public}",
+            }
+            for field in fields
+        ],
+        message_id=public,
+    )
+
+
+def name_outcome(error: OutcomeUnknown, message: NewMessage) -> OutcomeUnknown:
+    """Return the error of a whole group as one message's own, which names it (F-IN-06)."""
+    return OutcomeUnknown(
+        error.detail,
+        retry_after_s=error.retry_after_s,
+        id=to_public(MESSAGE, message.message_id),
+    )
 
 
 def find_traits(submission: Submission, message: NewMessage) -> Traits:

@@ -258,3 +258,50 @@ class ReadinessShape(TypedDict):
     queue: NotRequired[QueueShape]
     consumers: NotRequired[ConsumersShape]
     alerts: NotRequired[list[AlertNameShape]]
+
+
+class RouteShape(TypedDict):
+    """The next hops of a message, in order, and why."""
+
+    chain: list[str]
+    why: str
+
+
+class RehearsalShape(TypedDict):
+    """What would come of a message; id null: none was made."""
+
+    id: MessageId | None
+    state: State
+    created_at: Moment
+    on_unknown: OnUnknown
+    test: bool
+    recipients: list[NewRecipientShape]
+    warnings: list[WarningShape]
+    dry_run: bool
+    idempotent_replayed: bool
+    due_at: NotRequired[Moment]
+    expires_at: NotRequired[Moment | None]
+    priority: NotRequired[str]
+    size_bytes: NotRequired[int]
+    envelope_sender: NotRequired[str]
+    route: NotRequired[RouteShape]
+
+
+class BatchItemShape(TypedDict):
+    """What became of one message of a batch: 202, or a problem; pointers are within it."""
+
+    status: int
+    id: NotRequired[MessageId | None]
+    state: NotRequired[State]
+    idempotent_replayed: NotRequired[bool]
+    warnings: NotRequired[list[WarningShape]]
+    code: NotRequired[str]
+    detail: NotRequired[str]
+    errors: NotRequired[list[dict[str, str]]]
+
+
+class BatchShape(TypedDict):
+    """What became of the messages of a batch, in its order."""
+
+    data: list[BatchItemShape]
+    dry_run: NotRequired[bool]

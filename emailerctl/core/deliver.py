@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from emailerctl.core.retry import RetryPolicy, decide
 from emailerctl.core.route import Route, RouteFacts, Routing, explain_route
+from emailerctl.core.sealing import KeyUnusable, Sealing
 from emailerctl.core.standing import Bounds, Permit, Refusal, Standing
 from emailerctl.errors import Unavailable
 from emailerctl.models.clock import Clock
@@ -44,6 +45,7 @@ class Hop:
         final_reply_ms: how long its answer may take after the last byte.
         concurrency: attempts at once.
         bounds: its breaker and its rates.
+        is_signed: our signature (DKIM) arrives there as it is.
     """
 
     provider: Provider
@@ -51,6 +53,7 @@ class Hop:
     final_reply_ms: int
     concurrency: int
     bounds: Bounds = field(default_factory=Bounds)
+    is_signed: bool = False
 
 
 @dataclass(slots=True)
@@ -78,6 +81,7 @@ class Delivery:
         on_unwritten: awaited when an outcome could not be written, before it is tried again
             (F-CO-05): stops claiming, says so, waits.
         signer: of return paths; None: what comes back by mail can't be told apart.
+        sealing: what signs (DKIM); None: nothing is signed.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Delivery:
         on_alarm: OnAlarm,
         on_unwritten: Callable[[Unavailable], Awaitable[None]],
         signer: Signer | None = None,
+        sealing: Sealing | None = None,
     ) -> None:
         """Take what delivery needs."""
         self._store = store
@@ -107,6 +112,7 @@ class Delivery:
         self._on_alarm = on_alarm
         self._on_unwritten = on_unwritten
         self._signer = signer
+        self._sealing = sealing
 
     async def deliver(self, attempt: Attempt) -> None:
         """Attempt a claimed message once and write what came of it."""
@@ -154,10 +160,15 @@ class Delivery:
             return None
         hop = self._hops[chain[index]]
         try:
+            if hop.is_signed:
+                raw = await self._seal(claim, raw) + raw
             sending = await hop.provider.send(
                 self._build_outgoing(claim, raw, hop),
                 lambda accepted: self._mark(attempt, hop, accepted),
             )
+        except KeyUnusable:
+            await self._wait_for_turn(claim, chain, Refusal(None))
+            return None
         except MarkRefused:
             if attempt.is_mark_unwritten:
                 await self._give_back(claim, chain, index)
@@ -167,6 +178,17 @@ class Delivery:
             raise
         change = self._standing.learn(permit, sending.outcomes)
         return self._settle(attempt, hop, chain, index, sending, change)
+
+    async def _seal(self, claim: Claim, raw: bytes) -> bytes:
+        """Return the signatures of this message, the same on every attempt.
+
+        Their moment is the one since which its age counts, which is never in the future.
+        """
+        if self._sealing is None:
+            return b""
+        return await self._sealing.sign(
+            raw, header_from=claim.header_from, signed_at_ms=claim.age_from_ms
+        )
 
     async def _admit(self, claim: Claim, chain: Sequence[str]) -> tuple[int, Permit] | Refusal:
         """Find the next hop that takes it: from its place in the chain on, or any.

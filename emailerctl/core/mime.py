@@ -211,6 +211,11 @@ def _wrap_base64(octets: bytes) -> bytes:
 # Header fields
 
 
+def build_date_field(date_ms: int) -> bytes:
+    """Return the Date field, which is the first of every message that `build_raw` makes."""
+    return f"Date: {_date(date_ms // 1000)}\r\n".encode()
+
+
 @lru_cache(maxsize=64)
 def _date(seconds: int) -> str:
     """Return RFC 5322 3.3 in UTC, in English whatever the locale."""

@@ -1,14 +1,18 @@
-"""The operator's verbs (product.md §4.1): cancel, hold, release, retry, resolve.
+"""The operator's verbs (product.md §4.1): cancel, hold, release, retry, resolve, reschedule.
 
 What each of them may do in which state is the life cycle's business, and is checked where it is
 written.  Here an order is read, with all its faults at once, and the message is found.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from difflib import get_close_matches
 
 from emailerctl.core.fields import parse_instant
-from emailerctl.errors import AmbiguousId, Fault, Forbidden, Invalid, NotFound
+from emailerctl.core.mime import build_date_field
+from emailerctl.core.submission import find_far
+from emailerctl.errors import AmbiguousId, ContentGone, Fault, Forbidden, Invalid, NotFound
 from emailerctl.models.caller import Caller, Scope
 from emailerctl.models.clock import Clock, parse_duration, to_ms, to_text
 from emailerctl.models.ids import MESSAGE, parse_prefix, parse_public, to_public
@@ -25,6 +29,7 @@ _FIELDS: Mapping[Verb, Sequence[str]] = {
     Verb.RELEASE: ("recipients", "reason"),
     Verb.RETRY: ("recipients", "reason", "expires_at", "expires_in"),
     Verb.RESOLVE: ("recipients", "reason", "outcome", "force"),
+    Verb.RESCHEDULE: ("send_at", "send_in", "reason"),
 }
 
 
@@ -39,7 +44,8 @@ async def carry_out(
     """Carry out an operator's order about *message*, an id or a prefix of no other message's.
 
     *fields* are optional `recipients` and `reason`; for retry `expires_at` or `expires_in`; for
-    resolve `outcome` and, optional, `force`.  One that is None is as absent.
+    resolve `outcome` and, optional, `force`; for reschedule, which is about all recipients,
+    `send_at` or `send_in`.  One that is None is as absent.
 
     Raises:
         Forbidden: the caller may not operate.
@@ -61,10 +67,14 @@ async def carry_out(
         service=caller.sees,
         reason=str(given.get("reason", "")),
         addresses=_addresses(given),
-        expires_ms=_expiry(given, now_ms),
+        expires_ms=_read_time(given, "expires", now_ms),
+        send_at_ms=_read_time(given, "send", now_ms),
         resolution=Resolution(str(given["outcome"])) if verb is Verb.RESOLVE else None,
         is_forced=given.get("force") is True,
     )
+    if order.send_at_ms is not None:
+        date_field = build_date_field(max(order.send_at_ms, now_ms))
+        order = replace(order, date_field=date_field)
     return await store.order(order, now_ms=now_ms)
 
 
@@ -113,6 +123,22 @@ async def load_message(
     return view
 
 
+async def load_content(
+    store: Store, text: str, *, service: str | None
+) -> tuple[MessageView, bytes]:
+    """Return the message that *text* means, and its bytes.
+
+    Raises:
+        NotFound, AmbiguousId: see `resolve_id`.
+        ContentGone: retention removed them.
+    """
+    view = await load_message(store, text, service=service)
+    raw = await store.load_raw(view.message_id)
+    if raw is None:
+        raise ContentGone("the content of this message was removed")
+    return view, raw
+
+
 def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:
     known = _FIELDS[verb]
     for name in given:
@@ -125,6 +151,8 @@ def _find_faults(verb: Verb, given: Mapping[str, object], now_ms: int) -> Iterat
         yield from _find_faults_of_retry(given, now_ms)
     if verb is Verb.RESOLVE:
         yield from _find_faults_of_resolve(given)
+    if verb is Verb.RESCHEDULE:
+        yield from _find_faults_of_reschedule(given, now_ms)
 
 
 def _find_faults_of_all(given: Mapping[str, object]) -> Iterator[Fault]:
@@ -146,17 +174,41 @@ def _find_faults_of_all(given: Mapping[str, object]) -> Iterator[Fault]:
 
 
 def _find_faults_of_retry(given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:
-    if "expires_at" in given and "expires_in" in given:
-        yield Fault("/expires_in", "is given together with expires_at; send one of them")
+    yield from _find_faults_of_time(given, "expires", now_ms)
+    if "expires_at" in given and "expires_in" not in given:
+        with suppress(ValueError):
+            expires_ms = parse_instant(given["expires_at"])
+            if expires_ms <= now_ms:
+                yield Fault(
+                    "/expires_at", f"{to_text(expires_ms)} has passed; name a later moment"
+                )
+
+
+def _find_faults_of_reschedule(given: Mapping[str, object], now_ms: int) -> Iterator[Fault]:
+    yield from _find_faults_of_time(given, "send", now_ms)
+    if "send_at" not in given and "send_in" not in given:
+        yield Fault("/send_at", "is missing; say when with send_at or send_in")
+    with suppress(ValueError):
+        due_ms = _read_time(given, "send", now_ms)
+        far = "" if due_ms is None else find_far(due_ms, now_ms)
+        if far:
+            yield Fault("/send_at" if "send_at" in given else "/send_in", far)
+
+
+def _find_faults_of_time(
+    given: Mapping[str, object], what: str, now_ms: int
+) -> Iterator[Fault]:
+    """Yield what is wrong with *what*`_at` and *what*`_in`, of which one may be given."""
+    if f"{what}_at" in given and f"{what}_in" in given:
+        yield Fault(f"/{what}_in", f"is given together with {what}_at; send one of them")
         return
     try:
-        expires_ms = _expiry(given, now_ms)
+        moment_ms = _read_time(given, what, now_ms)
     except ValueError as error:
-        yield Fault("/expires_at" if "expires_at" in given else "/expires_in", str(error))
+        yield Fault(f"/{what}_at" if f"{what}_at" in given else f"/{what}_in", str(error))
     else:
-        if expires_ms is not None and expires_ms <= now_ms:
-            detail = f"{to_text(expires_ms)} has passed; name a later moment"
-            yield Fault("/expires_at" if "expires_at" in given else "/expires_in", detail)
+        if f"{what}_in" in given and moment_ms is not None and moment_ms <= now_ms:
+            yield Fault(f"/{what}_in", "is over at once; write a longer one")
 
 
 def _find_faults_of_resolve(given: Mapping[str, object]) -> Iterator[Fault]:
@@ -180,16 +232,16 @@ def _addresses(given: Mapping[str, object]) -> Sequence[str] | None:
     return [str(address) for address in recipients]
 
 
-def _expiry(given: Mapping[str, object], now_ms: int) -> int | None:
-    """Return when the message shall expire, or None where nothing is said.
+def _read_time(given: Mapping[str, object], what: str, now_ms: int) -> int | None:
+    """Return the moment that *what*`_at` or *what*`_in` says, or None where nothing does.
 
     Raises:
         ValueError: not a moment, or not a duration.
     """
-    if "expires_at" in given:
-        return parse_instant(given["expires_at"])
-    if "expires_in" in given:
-        value = given["expires_in"]
+    if f"{what}_at" in given:
+        return parse_instant(given[f"{what}_at"])
+    if f"{what}_in" in given:
+        value = given[f"{what}_in"]
         if not isinstance(value, str):
             raise ValueError(f'{shorten(value)} is no duration; write for example "1h"')
         return now_ms + to_ms(parse_duration(value))

@@ -1,4 +1,4 @@
-"""Stored bytes -> the fields of a request that would ask for them again (`send --like`)."""
+"""Stored bytes -> the fields of a request that would ask for them again, and for a look."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,7 @@ from email.utils import getaddresses
 from typing import cast
 
 from emailerctl.core.headers import parse_header_name
+from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.message import MessageView, RecipientKind
 
 _OURS = frozenset({"auto-submitted"})  # written by default; asking for it again changes nothing
@@ -36,6 +37,24 @@ def read_fields(raw: bytes, view: MessageView) -> dict[str, object]:
         **_read_body(parsed),
     }
     return {name: value for name, value in fields.items() if value}
+
+
+def read_content(raw: bytes, view: MessageView) -> dict[str, object]:
+    """Return what a message says: subject, text, HTML, every header field, attachments.
+
+    What is not there is null.  Blind copies are in no header: the message has its recipients.
+    """
+    parsed = message_from_string(raw.decode(), policy=policy.SMTPUTF8)
+    body = _read_body(parsed)
+    return {
+        "id": to_public(MESSAGE, view.message_id),
+        "subject": str(parsed["Subject"] or ""),
+        "text": body.get("text"),
+        "html": body.get("html"),
+        "headers": {name: str(value) for name, value in parsed.items()},
+        "attachments": body["attachments"],
+        "size_bytes": len(raw),
+    }
 
 
 def _read_written(part: EmailMessage, name: str) -> str:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from emailerctl.core.accept import Prepared
 from emailerctl.core.answers import (
     AttemptShape,
     BreakerShape,
@@ -24,8 +25,10 @@ from emailerctl.core.answers import (
     TakenShape,
     UnknownShape,
 )
+from emailerctl.core.batch import error_shape
 from emailerctl.core.bounces import Received
 from emailerctl.core.hop_view import HopView
+from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, TOKEN, to_public
 from emailerctl.models.lifecycle import State
@@ -84,6 +87,50 @@ def _new_recipient_shape(recipient: RecipientView) -> NewRecipientShape:
     if recipient.reason:
         shape["reason"] = recipient.reason
     return shape
+
+
+def rehearsal_shape(receipt: Receipt, prepared: Prepared | None) -> Shape:
+    """Return what would come of a message; id null: none was made.
+
+    With a key that is known it would be a replay, and says of what.
+    """
+    shape: Shape = {**receipt_shape(receipt)}
+    if prepared is None:
+        return shape | {"dry_run": True, "idempotent_replayed": True}
+    message = prepared.message
+    return shape | {
+        "id": None,
+        "dry_run": True,
+        "idempotent_replayed": False,
+        "due_at": to_text(message.due_ms),
+        "expires_at": _moment(message.expires_ms),
+        "priority": message.priority.name.lower(),
+        "size_bytes": len(message.raw),
+        "envelope_sender": message.envelope_sender,
+        "route": {"chain": list(prepared.route.chain), "why": prepared.route.reason},
+    }
+
+
+def batch_shape(answers: Iterable[Receipt | EmailerError], *, is_dry: bool) -> Shape:
+    """Return what became of the messages of a batch, in its order."""
+    data = [
+        error_shape(answer)
+        if isinstance(answer, EmailerError)
+        else _accepted_shape(answer, is_dry=is_dry)
+        for answer in answers
+    ]
+    return {"data": data} | ({"dry_run": True} if is_dry else {})
+
+
+def _accepted_shape(receipt: Receipt, *, is_dry: bool) -> Shape:
+    is_new = not receipt.is_replay
+    return {
+        "status": 202,
+        "id": None if is_dry and is_new else to_public(MESSAGE, receipt.message_id),
+        "state": receipt.state,
+        "idempotent_replayed": receipt.is_replay,
+        "warnings": [{"code": w.code, "detail": w.detail} for w in receipt.warnings],
+    }
 
 
 def message_shape(view: MessageView, *, with_attempts: bool = True) -> MessageShape:

@@ -24,17 +24,17 @@ _NUMBER_CHARACTERS = 400  # more than any double needs, less than makes int() re
 _STRUCTURE = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{},]', re.DOTALL)
 
 
-def load_object(body: bytes) -> dict[str, object]:
-    """Return the one JSON object that *body* is.
+def load_object(body: bytes, *, most_values: int = MAX_VALUES) -> dict[str, object]:
+    """Return the one JSON object that *body* is, with at most *most_values* values.
 
     Raises:
         MalformedJson: it is not JSON, not strict enough, or not an object; says where and why.
     """
     brackets = body.count(b"{") + body.count(b"[")
     if (
-        brackets + body.count(b",") > MAX_VALUES
+        brackets + body.count(b",") > most_values
     ):  # mostly text that is full of them: look closer
-        _check_structure(body)
+        _check_structure(body, most_values)
     try:
         value = _decode(body.decode())
     except UnicodeDecodeError as error:
@@ -92,15 +92,15 @@ _decode = json.JSONDecoder(
 ).decode
 
 
-def _check_structure(body: bytes) -> None:
+def _check_structure(body: bytes, most_values: int) -> None:
     """Count what the parser would have to build, and stop at the limit."""
     values = 0
     for found in _STRUCTURE.finditer(body):
         if found[0] in b"[{,":
             values += 1
-            if values > MAX_VALUES:
+            if values > most_values:
                 raise MalformedJson(
-                    f"more than {MAX_VALUES} values (byte {found.start()}); send less at once"
+                    f"more than {most_values} values (byte {found.start()}); send less at once"
                 )
 
 

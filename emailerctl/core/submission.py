@@ -46,6 +46,7 @@ __all__ = [
     "Submission",
     "TemplateUse",
     "Times",
+    "find_far",
     "parse_submission",
     "plan_times",
 ]
@@ -54,10 +55,9 @@ __all__ = [
 # gate is there: a version that can do one of them removes its line.
 NOT_AVAILABLE: Mapping[str, tuple[str, ...]] = {
     "template": (),
-    "send_at": (),
-    "send_in": (),
-    "priority": ("normal",),
 }
+
+LONGEST_WAIT_MS = 366 * 86_400_000  # `send_at` is a date somebody means, not a slip of the pen
 
 _ELSEWHERE = {
     "idempotency_key": "is a field of batch items only; send the header Idempotency-Key",
@@ -175,10 +175,15 @@ def parse_submission(
 def plan_times(submission: Submission, now_ms: int) -> Times:
     """Return when the message is due and when it expires; durations count from *now_ms*.
 
+    A `send_at` that has passed is due now.
+
     Raises:
-        Invalid: it would be too late before it is due.
+        Invalid: it would be too late before it is due, or is due in more than a year.
     """
     due_ms = max(now_ms + (submission.send_in_ms or 0), submission.send_at_ms or 0)
+    far = find_far(due_ms, now_ms)
+    if far:
+        raise Invalid([Fault("/send_at" if submission.send_in_ms is None else "/send_in", far)])
     expires_ms = submission.expires_at_ms
     if expires_ms is not None:
         passed = _find_passed(expires_ms, now_ms)
@@ -194,6 +199,13 @@ def plan_times(submission: Submission, now_ms: int) -> Times:
         )
         raise Invalid([Fault(f"/{name}", detail)])
     return Times(due_ms, expires_ms)
+
+
+def find_far(due_ms: int, now_ms: int) -> str:
+    """Say that *due_ms* is too far off, or nothing."""
+    if due_ms - now_ms <= LONGEST_WAIT_MS:
+        return ""
+    return f"is at {to_text(due_ms)}, more than a year from now; send it nearer to that time"
 
 
 # Faults: between fields, in time, and pydantic's in our words.

@@ -41,6 +41,7 @@ class Built:
 
     Attributes:
         is_doubtful: it can neither be looked up nor replayed: an unknown waits for an operator.
+        is_signed: what goes there is signed with the key of its From domain (DKIM).
     """
 
     provider: Provider
@@ -48,6 +49,7 @@ class Built:
     deadline_ms: int
     concurrency: int
     is_doubtful: bool
+    is_signed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ def _build_smtp(name: str, settings: SmtpSettings, concurrency: int, clock: Cloc
         deadline_ms=_PRE_MARK_MS,
         concurrency=connections,
         is_doubtful=True,
+        is_signed=settings.dkim,
     )
 
 

@@ -108,6 +108,10 @@ class SmtpSettings(HopSettings):
         description="Sign the return path of each message: bounces+<signed id>@example.org; "
         "the mailbox must take what follows the +.",
     )
+    dkim: bool = Field(
+        default=True,
+        description="Sign with the key of the From domain, where it has one: docs/sending.md.",
+    )
     final_reply: Duration = _seconds(600, "How long to wait for the answer after the dot.")
     connections: int | None = Field(
         default=None, ge=1, le=1000, description="At most so many; else [consumer] concurrency."

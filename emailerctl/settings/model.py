@@ -592,6 +592,76 @@ class ImapSettings(Section):
         return self.port or (993 if self.tls == "implicit" else 143)
 
 
+class SubmissionSettings(Section):
+    """Submission by SMTP beside the API, `emailerctl serve --smtp`: docs/submission.md."""
+
+    enabled: bool = Field(default=False, description="Take mail by SMTP, too.")
+    host: Text = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; 0.0.0.0 for all."
+    )
+    port: Whole = Field(
+        default=2587, ge=0, le=65535, description="Port to listen on; 0 takes a free one."
+    )
+    certificate: Text = Field(
+        default="",
+        description="PEM file with the certificate and its chain; without TLS no password.",
+    )
+    key: Text = Field(
+        default="", description="PEM file of its private key; empty: in the same file."
+    )
+    hostname: Text = Field(default="", description="What the greeting says; empty: this host.")
+    connections: Whole = Field(
+        default=200, ge=1, description="At once, in one process; beyond it 421."
+    )
+    timeout: Duration = Field(
+        default=timedelta(minutes=5),
+        gt=timedelta(0),
+        description="How long a client may say nothing.",
+    )
+
+    @model_validator(mode="after")
+    def _is_encrypted(self) -> Self:
+        if self.enabled and not self.certificate:
+            msg = "enabled without certificate: a password is never taken in clear; set both"
+            raise ValueError(msg)
+        return self
+
+
+class DkimSettings(Section):
+    """Signing what is sent by SMTP: docs/sending.md."""
+
+    keys: Text = Field(
+        default="",
+        description="Folder of the private keys; empty: beside the store, with the suffix "
+        ".dkim.  Back it up apart: no key is in the store.",
+    )
+
+
+def _name_servers(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        host, _, port = value.rpartition(":") if value.count(":") == 1 else (value, "", "53")
+        try:
+            ip_address(host)
+            is_port = port.isdecimal() and 0 < int(port) < 65536
+        except ValueError:
+            is_port = False
+        if not is_port:
+            msg = f"{shorten(value)} is no address of a server; write 192.0.2.1 or 192.0.2.1:53"
+            raise ValueError(msg)
+    return values
+
+
+class DnsSettings(Section):
+    """Who is asked about domains, by `emailerctl domains verify`."""
+
+    servers: Annotated[Words, AfterValidator(_name_servers)] = Field(
+        default=(), description="Addresses of name servers; empty: the system's."
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=5), gt=timedelta(0), description="For one question."
+    )
+
+
 class BounceSettings(Section):
     """Mail that comes back: docs/bounces.md."""
 
@@ -671,6 +741,7 @@ class Settings(BaseSettings):
 
     store: StoreSettings = StoreSettings()
     api: ApiSettings = ApiSettings()
+    smtp: SubmissionSettings = SubmissionSettings()
     limits: LimitSettings = LimitSettings()
     consumer: ConsumerSettings = ConsumerSettings()
     # The table of each goes to its adapter's own model; secrets in it are `SecretStr`.
@@ -684,6 +755,8 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     alerts: AlertSettings = AlertSettings()
     bounces: BounceSettings = BounceSettings()
+    dkim: DkimSettings = DkimSettings()
+    dns: DnsSettings = DnsSettings()
     defaults: DefaultSettings = DefaultSettings()
     log: LogSettings = LogSettings()
 

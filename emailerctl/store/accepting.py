@@ -1,15 +1,16 @@
 """Acceptance: one message, its recipients, key, work and events, all or nothing."""
 
+from collections.abc import Sequence
 from typing import cast
 
-from emailerctl.errors import RecipientRate, Unauthorized
+from emailerctl.errors import EmailerError, RecipientRate, Unauthorized
 from emailerctl.models.event import MESSAGE_ACCEPTED, RECIPIENT
 from emailerctl.models.ids import TOKEN, to_public
 from emailerctl.models.lifecycle import Cause, Reason, State, fold
 from emailerctl.models.message import NewMessage, Receipt, RecipientView
 from emailerctl.store import reading
 from emailerctl.store import statements as sql
-from emailerctl.store.base import IdTaken
+from emailerctl.store.base import IdTaken, NotAllAdded
 from emailerctl.store.driver import Params, Tx
 from emailerctl.store.steps import is_suppressed, to_json, write_event
 
@@ -26,7 +27,53 @@ def add(tx: Tx, message: NewMessage, now_ms: int) -> Receipt:
             if replay is not None:
                 return replay
     _check_rate(tx, message, now_ms)
-    suppressed = {
+    _count_rate(tx, message, now_ms)
+    return _write(tx, message, _find_suppressed(tx, message, now_ms), now_ms)
+
+
+def rehearse(tx: Tx, message: NewMessage, now_ms: int) -> Receipt:
+    """Return what `add` would, and write nothing."""
+    _check_token(tx, message, now_ms)
+    if message.key_hash is not None:
+        replay = find_by_key(tx, message.key_hash)
+        if replay is not None:
+            return replay
+    _check_rate(tx, message, now_ms)
+    suppressed = _find_suppressed(tx, message, now_ms)
+    views = tuple(
+        _build_view(message, n, is_suppressed=n in suppressed, now_ms=now_ms)
+        for n in range(1, len(message.recipients) + 1)
+    )
+    return _build_receipt(message, fold(view.state for view in views), views)
+
+
+def add_all(
+    tx: Tx, messages: Sequence[NewMessage], now_ms: int
+) -> list[Receipt | EmailerError | IdTaken]:
+    """Store *messages*, or none of them.
+
+    Raises:
+        NotAllAdded: what became of each, so that all faults can be told at once.
+    """
+    results: list[Receipt | EmailerError | IdTaken] = []
+    for message in messages:
+        try:
+            results.append(add(tx, message, now_ms))
+        except (EmailerError, IdTaken) as error:
+            results.append(error)
+    if not all(map(_is_added, results, messages)):
+        raise NotAllAdded(results)
+    return results
+
+
+def _is_added(result: Receipt | EmailerError | IdTaken, message: NewMessage) -> bool:
+    if not isinstance(result, Receipt):
+        return False
+    return not result.is_replay or result.fingerprint == message.fingerprint
+
+
+def _find_suppressed(tx: Tx, message: NewMessage, now_ms: int) -> set[int]:
+    return {
         n
         for n, recipient in enumerate(message.recipients, 1)
         if is_suppressed(
@@ -37,7 +84,6 @@ def add(tx: Tx, message: NewMessage, now_ms: int) -> Receipt:
             is_list=bool(message.list_unsubscribe),
         )
     }
-    return _write(tx, message, suppressed, now_ms)
 
 
 def find_by_key(tx: Tx, key_hash: bytes) -> Receipt | None:
@@ -79,7 +125,14 @@ def _check_rate(tx: Tx, message: NewMessage, now_ms: int) -> None:
                 f"recipient, and {recipient.address} has had them",
                 retry_after_s=max(window_ms // 1000, 1),
             )
-        tx.run(sql.ADD_RATE, {**limit, "now": now_ms, "message_id": message.message_id})
+
+
+def _count_rate(tx: Tx, message: NewMessage, now_ms: int) -> None:
+    if message.recipient_rate is None:
+        return
+    for recipient in message.recipients:
+        row = {"token_id": message.token_id, "address": recipient.address.lower()}
+        tx.run(sql.ADD_RATE, {**row, "now": now_ms, "message_id": message.message_id})
 
 
 def _write(tx: Tx, message: NewMessage, suppressed: set[int], now_ms: int) -> Receipt:
@@ -109,8 +162,14 @@ def _write(tx: Tx, message: NewMessage, suppressed: set[int], now_ms: int) -> Re
     if is_queued:
         tx.run(sql.ADD_WORK, to_work_row(message))
         tx.has_new_work = True
+    return _build_receipt(message, state, views)
+
+
+def _build_receipt(
+    message: NewMessage, state: State, views: tuple[RecipientView, ...]
+) -> Receipt:
     return Receipt(
-        message_id=message_id,
+        message_id=message.message_id,
         state=state,
         created_ms=message.created_ms,
         on_unknown=message.on_unknown,
@@ -171,6 +230,7 @@ def to_work_row(message: NewMessage) -> Params:
         "message_id": message.message_id,
         "next_hop": message.next_hop,
         "priority": int(message.priority),
+        "service": message.service,
         "due_at": message.due_ms,
         "waiting_for": message.waiting_for.value,
         "age_from": message.due_ms,
@@ -206,13 +266,20 @@ def _write_recipient(
         states=(None, state),
         data={"reason": reason} if reason else None,
     )
+    return _build_view(message, n, is_suppressed=is_suppressed, now_ms=now_ms)
+
+
+def _build_view(
+    message: NewMessage, n: int, *, is_suppressed: bool, now_ms: int
+) -> RecipientView:
+    recipient = message.recipients[n - 1]
     return RecipientView(
         n=n,
         address=recipient.address,
         kind=recipient.kind,
-        state=state,
+        state=State.FAILED if is_suppressed else State.QUEUED,
         waiting_for=None if is_suppressed else message.waiting_for,
-        reason=reason,
+        reason=Reason.SUPPRESSED if is_suppressed else None,
         due_ms=None if is_suppressed else message.due_ms,
         changed_ms=now_ms,
     )

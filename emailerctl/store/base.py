@@ -7,9 +7,12 @@ the wall clock, `boot_ms` the boot clock (leases only).
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from emailerctl.errors import EmailerError
+from emailerctl.models.dkim import DomainKey, KeyState
 from emailerctl.models.event import Event
 from emailerctl.models.lifecycle import Cause, OnUnknown, Reason, State, WaitingFor
 from emailerctl.models.message import (
@@ -135,6 +138,18 @@ class IdTaken(Exception):
     """Another message has that id: 21 random bits met within one millisecond."""
 
 
+class NotAllAdded(Exception):
+    """Not all messages of an atomic batch could be stored, so none was.
+
+    Attributes:
+        results: what became, or would have become, of each.
+    """
+
+    def __init__(self, results: "Sequence[Receipt | EmailerError | IdTaken]") -> None:
+        super().__init__("not all of a batch could be stored")
+        self.results = results
+
+
 class Verb(StrEnum):
     """What an operator can do with a message (product.md §4.1)."""
 
@@ -143,6 +158,7 @@ class Verb(StrEnum):
     RELEASE = "release"
     RETRY = "retry"
     RESOLVE = "resolve"
+    RESCHEDULE = "reschedule"
 
 
 class Resolution(StrEnum):
@@ -162,6 +178,8 @@ class Order:
         addresses: those recipients only; None: all that it fits.
         expires_ms: for retry, a new expiry.
         resolution: for resolve.
+        send_at_ms: for reschedule, when it is due.
+        date_field: for reschedule, what its bytes say then: the whole field.
     """
 
     verb: Verb
@@ -173,6 +191,8 @@ class Order:
     expires_ms: int | None = None
     resolution: Resolution | None = None
     is_forced: bool = False
+    send_at_ms: int | None = None
+    date_field: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -458,6 +478,34 @@ class Breach:
     message_id: int | None = None
 
 
+class KeyFiles(Protocol):
+    """The private keys of domains, which are in no store."""
+
+    def find_path(self, domain: str, selector: str) -> Path:
+        """Return where a key is, or would be."""
+        ...
+
+    def write(self, domain: str, selector: str, pem: bytes) -> Path:
+        """Keep a key that is not there yet, on disk.
+
+        Raises:
+            StoreUnusable: it can't be kept.
+        """
+        ...
+
+    def read(self, domain: str, selector: str) -> bytes:
+        """Return a key.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        ...
+
+    def remove(self, domain: str, selector: str) -> None:
+        """Remove a key."""
+        ...
+
+
 class Store(Protocol):
     """The message log.  Reads see what is committed; writes return after the sync."""
 
@@ -476,6 +524,25 @@ class Store(Protocol):
         """
         ...
 
+    async def add_all(
+        self, messages: Sequence[NewMessage], *, now_ms: int, is_atomic: bool
+    ) -> Sequence[Receipt | EmailerError | IdTaken]:
+        """Store *messages* in one commit, each as `add` would; return what became of each.
+
+        Raises:
+            NotAllAdded: *is_atomic*, and one could not be stored: none was.
+            StoreBusy, StorageFull, OutcomeUnknown: *is_atomic*, as `add` does.
+        """
+        ...
+
+    async def rehearse(self, message: NewMessage, *, now_ms: int) -> Receipt:
+        """Return the receipt that `add` would, and keep nothing.
+
+        Raises:
+            Unauthorized, RecipientRate.
+        """
+        ...
+
     async def find_by_key(self, key_hash: bytes) -> Receipt | None:
         """Return the receipt of the message with that key."""
         ...
@@ -489,11 +556,15 @@ class Store(Protocol):
         now_ms: int,
         is_idle: bool,
         probing: Collection[str] = (),
+        urgent: Mapping[str, int] | None = None,
     ) -> Due:
         """Return ids of due, free messages: at most *rooms[hop]* for each next hop.
 
-        A message that lost its lease is returned only when *is_idle*, and then alone.  Of the
-        next hops in *probing* those come first whose policy is `resend` (F-CO-07).
+        Priority high has a room of its own where *urgent* says so.  The room of each lane is
+        shared evenly among the services that have something due in it (T-30), and some of it
+        is for low priority.  A message that lost its lease is returned only when *is_idle*, and
+        then alone.  Of the next hops in *probing* those come first whose policy is `resend`
+        (F-CO-07).
         """
         ...
 
@@ -868,6 +939,32 @@ class Store(Protocol):
 
     async def wake_parked(self, *, now_ms: int, limit: int) -> int:
         """Make due what waits for a next hop, *limit* messages at most; return how many."""
+        ...
+
+    # the keys of domains
+
+    async def list_domain_keys(self) -> list[DomainKey]:
+        """Return the keys of all domains, oldest first of each."""
+        ...
+
+    async def add_domain_keys(self, keys: Sequence[DomainKey]) -> None:
+        """Enter new keys.
+
+        Raises:
+            Conflict: a selector is taken; none is entered.
+        """
+        ...
+
+    async def set_key_states(
+        self, domain: str, states: Mapping[str, KeyState], *, actor: str, now_ms: int
+    ) -> None:
+        """Write the states of a domain's keys by selector."""
+        ...
+
+    async def remove_domain_keys(
+        self, domain: str, selectors: Sequence[str], *, actor: str, now_ms: int
+    ) -> None:
+        """Forget keys of a domain."""
         ...
 
     # alerts and health

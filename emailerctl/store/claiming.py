@@ -41,6 +41,8 @@ from emailerctl.store.steps import (
 SMALL_BYTES = 262_144
 PAUSE = "pause"
 _PROBES_AMONG = 200  # of each priority: where a probe is looked for
+_LOW_OF = 8  # one place in so many is for low priority, however much there is at normal
+_SERVICES_AT_ONCE = 500  # that one look shares a lane's room among
 
 _decode = msgspec.json.decode
 
@@ -61,6 +63,7 @@ def find_due(
     *,
     is_idle: bool,
     probing: Collection[str] = (),
+    urgent: Mapping[str, int] | None = None,
 ) -> Due:
     """Return what is due; a suspect only when idle, and then alone."""
     if find_pause(tx, now_ms) is not None:
@@ -71,15 +74,65 @@ def find_due(
     found: list[int] = []
     for next_hop in probing:
         found += _find_probes(tx, next_hop, rooms.get(next_hop, 0), now_ms)
-    for priority in Priority:
-        for next_hop, room in rooms.items():
-            if room <= 0 or next_hop in probing:
-                continue
-            lane = {"next_hop": next_hop, "priority": int(priority), "now": now_ms}
-            rows = tx.all(sql.DUE, {**lane, "limit": room})
-            found += [cast("int", row[0]) for row in rows]
+    others: list[int] = []
+    for next_hop, room in rooms.items():
+        if next_hop in probing:
+            continue
+        first = _find_in_lane(
+            tx, next_hop, Priority.HIGH, (urgent or rooms).get(next_hop, 0), now_ms
+        )
+        found += first
+        others += _find_others(
+            tx, next_hop, room if urgent is not None else room - len(first), now_ms
+        )
+    found += others
     next_ms = None if found else _find_next(tx, rooms, now_ms)
     return Due(message_ids=tuple(found), has_suspects=suspect is not None, next_ms=next_ms)
+
+
+def _find_others(tx: Tx, next_hop: str, room: int, now_ms: int) -> list[int]:
+    """Return what is due at normal priority, and at low: a part of the room is for that."""
+    normal = _find_in_lane(tx, next_hop, Priority.NORMAL, room, now_ms)
+    low = _find_in_lane(tx, next_hop, Priority.LOW, room, now_ms)
+    kept = max(room // _LOW_OF, room - len(normal))
+    low = low[:kept]
+    return [*normal[: room - len(low)], *low]
+
+
+def _find_in_lane(
+    tx: Tx, next_hop: str, priority: Priority, room: int, now_ms: int
+) -> list[int]:
+    """Return what is due in a lane, its room shared evenly among the services (T-30).
+
+    What one does not use is shared among the others, so that the room is always used.
+    """
+    if room <= 0:
+        return []
+    lane = {"next_hop": next_hop, "priority": int(priority), "now": now_ms}
+    hungry = _list_services(tx, lane)
+    found: dict[str, list[int]] = {service: [] for service in hungry}
+    while hungry and room > 0:
+        share = -(-room // len(hungry))
+        still: list[str] = []
+        for service in hungry:
+            wanted = len(found[service]) + min(share, room)
+            rows = tx.all(sql.DUE, {**lane, "service": service, "limit": wanted})
+            room -= len(rows) - len(found[service])
+            found[service] = [cast("int", row[0]) for row in rows]
+            if len(rows) == wanted:
+                still.append(service)
+        hungry = still
+    turns = itertools.zip_longest(*found.values())
+    return [id_ for turn in turns for id_ in turn if id_ is not None]
+
+
+def _list_services(tx: Tx, lane: Mapping[str, object]) -> list[str]:
+    services: list[str] = []
+    row = tx.one(sql.FIRST_SERVICE, lane)
+    while row is not None and len(services) < _SERVICES_AT_ONCE:
+        services.append(cast("str", row[0]))
+        row = tx.one(sql.NEXT_SERVICE, {**lane, "service": row[0]})
+    return services
 
 
 def _find_probes(tx: Tx, next_hop: str, room: int, now_ms: int) -> list[int]:
@@ -87,18 +140,25 @@ def _find_probes(tx: Tx, next_hop: str, room: int, now_ms: int) -> list[int]:
     found: list[tuple[int, str]] = []
     for priority in Priority:
         lane = {"next_hop": next_hop, "priority": int(priority), "now": now_ms}
-        rows: Any = tx.all(sql.DUE_WITH_POLICY, {**lane, "limit": _PROBES_AMONG})
-        found += rows
+        services = _list_services(tx, lane)
+        for service in services:
+            limit = -(-_PROBES_AMONG // len(services))
+            rows: Any = tx.all(
+                sql.DUE_WITH_POLICY, {**lane, "service": service, "limit": limit}
+            )
+            found += rows
     found.sort(key=lambda row: row[1] != OnUnknown.RESEND)
     return [message_id for message_id, _policy in found[: max(room, 0)]]
 
 
 def _find_next(tx: Tx, rooms: Mapping[str, int], now_ms: int) -> int | None:
-    lanes = itertools.product(rooms, Priority)
-    rows = [
-        tx.one(sql.NEXT_DUE, {"next_hop": hop, "priority": int(priority), "now": now_ms})
-        for hop, priority in lanes
-    ]
+    rows = []
+    for hop, priority in itertools.product(rooms, Priority):
+        lane = {"next_hop": hop, "priority": int(priority), "now": now_ms}
+        rows += [
+            tx.one(sql.NEXT_DUE, {**lane, "service": service})
+            for service in _list_services(tx, lane)
+        ]
     rows.append(tx.one(sql.NEXT_SUSPECT, {"now": now_ms}))
     return min((cast("int", row[0]) for row in rows if row), default=None)
 

@@ -70,6 +70,10 @@ class Driver(Protocol):
         """
         ...
 
+    def write_all(self, works: Sequence[Callable[[Tx], T]]) -> "list[Future[T]]":
+        """Run *works* in one transaction, each as `write` would."""
+        ...
+
     async def read(self, work: Callable[[Tx], T]) -> T:
         """Run *work* on a connection of a reader: one consistent snapshot."""
         ...

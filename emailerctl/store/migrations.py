@@ -14,6 +14,7 @@ from sqlite_utils import Database
 from sqlite_utils.migrations import Migrations
 
 from emailerctl.errors import StoreUnusable
+from emailerctl.models.dkim import Algorithm, KeyState
 from emailerctl.models.lifecycle import Reason, State
 from emailerctl.models.message import RecipientKind
 from emailerctl.store import sqlite
@@ -369,6 +370,35 @@ _ROUTES_AND_DOUBTS = (
 def _routes_and_doubts(db: Database) -> None:
     """Note with each attempt why it went there, and how its doubt is being resolved."""
     for statement in _ROUTES_AND_DOUBTS:
+        db.execute(statement)
+
+
+# The work of a lane is found by service, so that each has its share of it (T-30).
+_SENDING = f"""
+ALTER TABLE work ADD COLUMN service TEXT NOT NULL DEFAULT '';
+UPDATE work SET service = coalesce(
+    (SELECT service FROM messages WHERE messages.id = work.message_id), '');
+CREATE INDEX work_due_in_turn ON work (next_hop, priority, service, due_at)
+    WHERE lease_token IS NULL AND is_alone = 0;
+DROP INDEX work_due;
+CREATE TABLE domain_keys (
+    domain TEXT NOT NULL,
+    selector TEXT NOT NULL,
+    algorithm TEXT NOT NULL CHECK ({one_of("algorithm", Algorithm)}),
+    state TEXT NOT NULL CHECK ({one_of("state", KeyState)}),
+    public TEXT NOT NULL,
+    created_at INTEGER NOT NULL,
+    changed_at INTEGER NOT NULL,
+    actor TEXT NOT NULL,
+    PRIMARY KEY (domain, selector)
+) WITHOUT ROWID, STRICT
+"""
+
+
+@_MIGRATIONS(name=STEPS[4])
+def _sending(db: Database) -> None:
+    """Find what is due by service, and add the DKIM keys of domains."""
+    for statement in _SENDING.split(";"):
         db.execute(statement)
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any
 
 from emailerctl.errors import Conflict, ContentGone, Fault, Invalid, NotFound, TooEarly
@@ -47,7 +48,9 @@ def obey(tx: Tx, order: Order, now_ms: int) -> OrderResult:
     facts: Any = tx.one(sql.ORDER_FACTS, {"message_id": order.message_id})
     if facts is None or order.service not in (None, facts[0]):
         raise NotFound(f"there is no message {to_public(MESSAGE, order.message_id)}")
-    service, expires_ms, priority, _from = facts
+    service, expires_ms, priority, _from, send_at_ms = facts
+    if order.verb is Verb.RESCHEDULE:
+        return _reschedule(tx, order, service, expires_ms, now_ms)
     cause = _CAUSES[order.verb, order.resolution]
     everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": order.message_id})
     fitting = _choose(order, cause, everyone)
@@ -69,23 +72,78 @@ def obey(tx: Tx, order: Order, now_ms: int) -> OrderResult:
         if cause is Cause.HELD and expires_ms is not None:
             set_timer(tx, order.message_id, n, EXPIRE, expires_ms)
     if cause in _QUEUING:
+        # What is let go before its time waits for that; every other verb means now.
+        due_ms = max(now_ms, send_at_ms or 0) if cause is Cause.RELEASED else now_ms
         requeue(
             tx,
             order.message_id,
-            due_ms=now_ms,
-            waiting_for=WaitingFor.READY,
+            due_ms=due_ms,
+            waiting_for=WaitingFor.READY if due_ms <= now_ms else WaitingFor.SEND_AT,
             priority=priority,
-            age_from_ms=now_ms,
+            age_from_ms=due_ms,
         )
     end_work_if_done(tx, order.message_id)
     summarise(tx, order.message_id, now_ms)
     _write_audit(tx, order, [n for n, _address, _state in fitting], service, now_ms)
+    return _build_result(tx, order, [n for n, _address, _state in fitting])
+
+
+def _build_result(tx: Tx, order: Order, changed: Sequence[int]) -> OrderResult:
     view = reading.load_message(tx, order.message_id)
     return OrderResult(
         message_id=order.message_id,
         state=view.state,
         recipients=view.recipients,
-        changed=tuple(n for n, _address, _state in fitting),
+        changed=tuple(changed),
+    )
+
+
+def _reschedule(
+    tx: Tx, order: Order, service: str, expires_ms: int | None, now_ms: int
+) -> OrderResult:
+    """Set another time for what is queued; its Date says so where nothing has left yet.
+
+    Raises:
+        Conflict: nothing is queued, it is being handed over, or it would expire before.
+    """
+    everyone: Any = tx.all(sql.RECIPIENT_STATES, {"message_id": order.message_id})
+    queued = [n for n, _address, state in everyone if state == State.QUEUED]
+    if not queued:
+        raise Conflict(
+            "reschedule fits queued; here " + ", ".join(f"{a} is {s}" for _, a, s in everyone),
+            recipients=[{"address": a, "state": s} for _, a, s in everyone],
+        )
+    due_ms = max(order.send_at_ms or 0, now_ms)
+    if expires_ms is not None and expires_ms <= due_ms:
+        raise Conflict(
+            f"it expires at {to_text(expires_ms)}, before it would be due",
+            hint="name an earlier time, or cancel it and send it anew",
+        )
+    times = {"message_id": order.message_id, "due_at": due_ms}
+    waiting_for = WaitingFor.READY if due_ms <= now_ms else WaitingFor.SEND_AT
+    if not tx.run(sql.RESCHEDULE, {**times, "waiting_for": waiting_for}):
+        raise Conflict(
+            "it is being handed over at this moment",
+            hint="look at it again in a minute: emailerctl show ID",
+        )
+    tx.run(sql.SET_SEND_AT, times)
+    _redate(tx, order)
+    tx.has_new_work = True
+    _write_audit(tx, order, queued, service, now_ms)
+    return _build_result(tx, order, queued)
+
+
+def _redate(tx: Tx, order: Order) -> None:
+    """Write the new Date into the bytes, unless an attempt has shown them to somebody (I6)."""
+    wanted = {"message_id": order.message_id}
+    raw: Any = tx.one(sql.RAW, wanted)
+    if raw is None or tx.one(sql.HAS_ATTEMPT, wanted) or not raw[0].startswith(b"Date: "):
+        return
+    dated = order.date_field + raw[0][raw[0].index(b"\n") + 1 :]
+    tx.run(sql.SET_RAW, {**wanted, "raw": dated})
+    tx.run(
+        sql.SET_HASH,
+        {**wanted, "content_hash": sha256(dated).digest(), "size_bytes": len(dated)},
     )
 
 
@@ -179,6 +237,8 @@ def _write_audit(tx: Tx, order: Order, changed: list[int], service: str, now_ms:
     data: dict[str, object] = {"actor": order.actor, "recipients": changed}
     if order.reason:
         data["reason"] = order.reason
+    if order.send_at_ms is not None:
+        data["send_at"] = to_text(order.send_at_ms)
     if order.resolution is not None:
         data["outcome"] = order.resolution
     if order.is_forced:

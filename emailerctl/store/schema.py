@@ -13,7 +13,13 @@ from emailerctl.models.lifecycle import State
 from emailerctl.store import sqlite
 
 SET = "emailerctl"  # the name of our set of steps in sqlite-utils' list
-STEPS = ("0001_message_log", "0002_reports", "0003_breakers", "0005_routes_and_doubts")
+STEPS = (
+    "0001_message_log",
+    "0002_reports",
+    "0003_breakers",
+    "0005_routes_and_doubts",
+    "0009_sending",
+)
 
 # Steps are additive: the release before goes on with them, so that an upgrade can be taken back
 # without the store.  One that can't be has a name with this end, and older programs refuse it.

@@ -236,14 +236,20 @@ class SqliteDriver:
 
     def write(self, work: Callable[[Tx], T]) -> "asyncio.Future[T]":
         """Run *work* in the next group; the future has its result after the sync."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        return self.write_all((work,))[0]
+
+    def write_all(self, works: Sequence[Callable[[Tx], T]]) -> "list[asyncio.Future[T]]":
+        """Run all of *works* in the next group."""
+        loop = asyncio.get_running_loop()
+        units = [_Unit(work, loop.create_future()) for work in works]
         with self._wakeup:
             if self._is_closing or self._broken is not None:
                 raise StoreUnusable("the store is closed")
-            self._waiting.append(_Unit(work, future))
-            if len(self._waiting) == 1:
+            was_idle = not self._waiting
+            self._waiting += units
+            if was_idle:
                 self._wakeup.notify()
-        return future
+        return [unit.future for unit in units]
 
     @property
     def is_broken(self) -> bool:

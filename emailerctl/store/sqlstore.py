@@ -4,12 +4,15 @@ The functions given to the driver are ordinary synchronous functions of a transa
 by subject in the files beside this one; they run on the driver's thread.
 """
 
+import asyncio
 from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import cast
 
+from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
+from emailerctl.models.dkim import DomainKey, KeyState
 from emailerctl.models.event import Event
 from emailerctl.models.ids import build_lease_token
 from emailerctl.models.lifecycle import Cause, State, WaitingFor
@@ -27,6 +30,7 @@ from emailerctl.store import (
     pacing,
     reading,
     reporting,
+    signing,
 )
 from emailerctl.store import statements as sql
 from emailerctl.store.base import (
@@ -38,6 +42,7 @@ from emailerctl.store.base import (
     Claim,
     Consumer,
     Due,
+    IdTaken,
     NewReport,
     NextHop,
     Order,
@@ -89,6 +94,24 @@ class SqlStore:
         """Store *message*, or return the earlier one that its key belongs to."""
         return await self.driver.write(Adding(message, now_ms))
 
+    async def add_all(
+        self, messages: Sequence[NewMessage], *, now_ms: int, is_atomic: bool
+    ) -> Sequence[Receipt | EmailerError | IdTaken]:
+        """Store *messages* in one commit, all or, unless *is_atomic*, those that can be."""
+        if is_atomic:
+            return await self.driver.write(lambda tx: accepting.add_all(tx, messages, now_ms))
+        futures = self.driver.write_all([Adding(message, now_ms) for message in messages])
+        results: list[Receipt | EmailerError | IdTaken] = []
+        for result in await asyncio.gather(*futures, return_exceptions=True):
+            if not isinstance(result, Receipt | EmailerError | IdTaken):
+                raise result
+            results.append(result)
+        return results
+
+    async def rehearse(self, message: NewMessage, *, now_ms: int) -> Receipt:
+        """Return the receipt that `add` would, and keep nothing."""
+        return await self.driver.read(lambda tx: accepting.rehearse(tx, message, now_ms))
+
     async def find_by_key(self, key_hash: bytes) -> Receipt | None:
         """Return the receipt of the message with that key."""
         return await self.driver.read(lambda tx: accepting.find_by_key(tx, key_hash))
@@ -102,10 +125,13 @@ class SqlStore:
         now_ms: int,
         is_idle: bool,
         probing: Collection[str] = (),
+        urgent: Mapping[str, int] | None = None,
     ) -> Due:
         """Return what is due, at most *rooms[hop]* for each next hop."""
         return await self.driver.read(
-            lambda tx: claiming.find_due(tx, rooms, now_ms, is_idle=is_idle, probing=probing)
+            lambda tx: claiming.find_due(
+                tx, rooms, now_ms, is_idle=is_idle, probing=probing, urgent=urgent
+            )
         )
 
     async def claim(
@@ -595,6 +621,30 @@ class SqlStore:
         return await self.driver.write(lambda tx: pacing.wake_parked(tx, now_ms, limit))
 
     # alerts and notes
+
+    async def list_domain_keys(self) -> list[DomainKey]:
+        """Return the keys of all domains, oldest first of each."""
+        return await self.driver.read(signing.list_domain_keys)
+
+    async def add_domain_keys(self, keys: Sequence[DomainKey]) -> None:
+        """Enter new keys."""
+        await self.driver.write(lambda tx: signing.add_domain_keys(tx, keys))
+
+    async def set_key_states(
+        self, domain: str, states: Mapping[str, KeyState], *, actor: str, now_ms: int
+    ) -> None:
+        """Write the states of a domain's keys by selector."""
+        await self.driver.write(
+            lambda tx: signing.set_key_states(tx, domain, states, actor, now_ms)
+        )
+
+    async def remove_domain_keys(
+        self, domain: str, selectors: Sequence[str], *, actor: str, now_ms: int
+    ) -> None:
+        """Forget keys of a domain."""
+        await self.driver.write(
+            lambda tx: signing.remove_domain_keys(tx, domain, selectors, actor, now_ms)
+        )
 
     async def raise_alert(self, alert: Alert) -> bool:
         """Raise an alert; True when this call raised it (one process notifies)."""

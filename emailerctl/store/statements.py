@@ -53,8 +53,8 @@ ADD_RECIPIENT = """
 """
 
 ADD_WORK = """
-    INSERT INTO work (message_id, next_hop, priority, due_at, waiting_for, age_from)
-    VALUES (:message_id, :next_hop, :priority, :due_at, :waiting_for, :age_from)
+    INSERT INTO work (message_id, next_hop, priority, service, due_at, waiting_for, age_from)
+    VALUES (:message_id, :next_hop, :priority, :service, :due_at, :waiting_for, :age_from)
 """
 
 ADD_EVENT = """
@@ -89,10 +89,27 @@ ADD_RATE = """
 
 # due, claim, mark, settle
 
+# A lane is a next hop and a priority.  The services with work in it are found one after the
+# other in the index, however much work each of them has.
+FIRST_SERVICE = """
+    SELECT service FROM work
+     WHERE lease_token IS NULL AND is_alone = 0
+       AND next_hop = :next_hop AND priority = :priority
+     ORDER BY service LIMIT 1
+"""
+
+NEXT_SERVICE = """
+    SELECT service FROM work
+     WHERE lease_token IS NULL AND is_alone = 0
+       AND next_hop = :next_hop AND priority = :priority AND service > :service
+     ORDER BY service LIMIT 1
+"""
+
 DUE = """
     SELECT message_id FROM work
      WHERE lease_token IS NULL AND is_alone = 0
-       AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+       AND next_hop = :next_hop AND priority = :priority AND service = :service
+       AND due_at <= :now
      ORDER BY due_at LIMIT :limit
 """
 
@@ -101,7 +118,8 @@ DUE_WITH_POLICY = """
     SELECT w.message_id, m.on_unknown
       FROM (SELECT message_id, due_at FROM work
              WHERE lease_token IS NULL AND is_alone = 0
-               AND next_hop = :next_hop AND priority = :priority AND due_at <= :now
+               AND next_hop = :next_hop AND priority = :priority AND service = :service
+               AND due_at <= :now
              ORDER BY due_at LIMIT :limit) w
       JOIN messages m ON m.id = w.message_id
      ORDER BY w.due_at
@@ -110,7 +128,8 @@ DUE_WITH_POLICY = """
 NEXT_DUE = """
     SELECT due_at FROM work
      WHERE lease_token IS NULL AND is_alone = 0
-       AND next_hop = :next_hop AND priority = :priority AND due_at > :now
+       AND next_hop = :next_hop AND priority = :priority AND service = :service
+       AND due_at > :now
      ORDER BY due_at LIMIT 1
 """
 
@@ -213,10 +232,11 @@ END_WORK = "DELETE FROM work WHERE message_id = :message_id"
 
 REQUEUE = """
     INSERT INTO work (
-        message_id, next_hop, priority, due_at, waiting_for, chain_index, schedule_step,
-        age_from
+        message_id, next_hop, priority, service, due_at, waiting_for, chain_index,
+        schedule_step, age_from
     ) VALUES (
-        :message_id, '', :priority, :due_at, :waiting_for, 0, 0, :age_from
+        :message_id, '', :priority, (SELECT service FROM messages WHERE id = :message_id),
+        :due_at, :waiting_for, 0, 0, :age_from
     ) ON CONFLICT (message_id) DO UPDATE
        SET due_at = CASE WHEN excluded.due_at < work.due_at
                          THEN excluded.due_at ELSE work.due_at END,
@@ -410,7 +430,29 @@ SHORTEN_WAITS = """
 # operators
 
 ORDER_FACTS = """
-    SELECT service, expires_at, priority, header_from FROM messages WHERE id = :message_id
+    SELECT service, expires_at, priority, header_from, send_at
+      FROM messages WHERE id = :message_id
+"""
+
+# Not what somebody is handing over.
+RESCHEDULE = """
+    UPDATE work SET due_at = :due_at, waiting_for = :waiting_for, age_from = :due_at
+     WHERE message_id = :message_id AND lease_token IS NULL
+"""
+
+SET_SEND_AT = "UPDATE messages SET send_at = :due_at WHERE id = :message_id"
+
+HAS_ATTEMPT = """
+    SELECT 1 FROM attempts WHERE message_id = :message_id
+     UNION ALL
+    SELECT 1 FROM recipients WHERE message_id = :message_id AND attempt > 0
+"""
+
+SET_RAW = "UPDATE contents SET raw = :raw WHERE message_id = :message_id"
+
+SET_HASH = """
+    UPDATE messages SET content_hash = :content_hash, size_bytes = :size_bytes
+     WHERE id = :message_id
 """
 
 # By the primary key, a piece at a time: it is asked after a restore, when nobody else works.
@@ -724,6 +766,27 @@ SET_PACE = """
 """
 
 USAGE = "SELECT next_hop, minute, used, used_before FROM paces WHERE domain = ''"
+
+DOMAIN_KEYS = """
+    SELECT domain, selector, algorithm, state, public, created_at, changed_at, actor
+      FROM domain_keys ORDER BY domain, created_at, selector
+"""
+
+ADD_DOMAIN_KEY = """
+    INSERT INTO domain_keys (
+        domain, selector, algorithm, state, public, created_at, changed_at, actor
+    ) VALUES (
+        :domain, :selector, :algorithm, :state, :public, :now, :now, :actor
+    ) ON CONFLICT (domain, selector) DO NOTHING
+"""
+
+# Of a key, not of a message: the life cycle has no part in it.
+SET_KEY_STATE = """
+    UPDATE domain_keys SET state = :state, changed_at = :now, actor = :actor
+     WHERE domain = :domain AND selector = :selector
+"""
+
+END_DOMAIN_KEY = "DELETE FROM domain_keys WHERE domain = :domain AND selector = :selector"
 
 RAISE_ALERT = """
     INSERT INTO alerts (name, detail, since_at, notified_at)

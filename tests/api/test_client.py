@@ -332,3 +332,24 @@ def test_both_clients_can_do_the_same() -> None:
         return {n: m for n, m in vars(kind).items() if callable(m) and not n.startswith("_")}
 
     assert find_methods(Client).keys() == find_methods(AsyncClient).keys()
+
+
+def test_a_batch_for_real(emailer: Client) -> None:
+    good, bad, twin = emailer.send_batch(
+        [
+            {**MESSAGE, "idempotency_key": "batch-1"},
+            {**MESSAGE, "to": "nobody"},
+            {**MESSAGE, "idempotency_key": "batch-2"},
+        ]
+    )
+    again, *_ = emailer.send_batch([{**MESSAGE, "idempotency_key": "batch-1"}])
+
+    assert isinstance(good, Accepted)
+    assert isinstance(twin, Accepted)
+    assert isinstance(bad, Refused)
+    assert bad.errors[0]["pointer"] == "/to"
+    assert isinstance(again, Accepted)
+    assert (again.id, again.is_replay, good.is_replay) == (good.id, True, False)
+    with pytest.raises(Refused) as refused:
+        emailer.send_batch([MESSAGE, {**MESSAGE, "to": "nobody"}], atomic=True)
+    assert refused.value.status == 422

@@ -58,6 +58,7 @@ SUBJECTS: Mapping[str, tuple[str, State]] = {
     "retry": ("suppressed", State.FAILED),
     "messages list": ("suppressed", State.FAILED),
     "messages cancel": ("tempfail", State.QUEUED),
+    "messages reschedule": ("tempfail", State.QUEUED),
     "unknown list": ("drop-after-dot", State.UNKNOWN),
     "unknown show": ("drop-after-dot", State.UNKNOWN),
     "unknown resolve": ("drop-after-dot", State.UNKNOWN),

@@ -18,7 +18,7 @@ import msgspec
 from tornado import httputil
 
 from daemons.api.openapi import Operation
-from emailerctl.core.strictjson import load_object
+from emailerctl.core.strictjson import MAX_VALUES, load_object
 from emailerctl.errors import (
     EmailerError,
     Forbidden,
@@ -51,6 +51,7 @@ _id_numbers = itertools.count(1)
 
 READERS = frozenset({Scope.READ, Scope.READ_ALL})
 SENDERS = frozenset({Scope.SEND})
+CONTENT_READERS = frozenset({Scope.CONTENT})
 OPERATORS = frozenset({Scope.OPERATE})
 ADMINS = frozenset({Scope.ADMIN})
 
@@ -187,7 +188,9 @@ class Handler:
         scheme, _, token = header.partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
 
-    def parse_object(self, *, is_optional: bool = False) -> dict[str, object]:
+    def parse_object(
+        self, *, is_optional: bool = False, most_values: int = MAX_VALUES
+    ) -> dict[str, object]:
         """Return the JSON object that the body is.
 
         Raises:
@@ -202,13 +205,18 @@ class Handler:
             raise UnsupportedMediaType(f"the body is declared as {shorten(declared)}")
         if headers.get("Content-Encoding", "identity").lower() != "identity":
             raise UnsupportedMediaType("the body is compressed", hint="send it as it is")
-        return load_object(self.request.body)
+        return load_object(self.request.body, most_values=most_values)
 
     # after
 
     def reply(self, body: object, status: HTTPStatus = HTTPStatus.OK) -> None:
         """Answer with *body* as JSON; headers set before go along."""
         self._write(status, _JSON, _encode(body))
+        self.finish()
+
+    def reply_bytes(self, body: bytes, content_type: str) -> None:
+        """Answer with *body* as it is."""
+        self._write(HTTPStatus.OK, content_type, body)
         self.finish()
 
     def reply_empty(self) -> None:

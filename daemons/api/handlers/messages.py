@@ -1,30 +1,49 @@
 """`/v1/messages`: accept, list, show, and the operator's verbs."""
 
+import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from daemons.api.feed import read_timeline
-from daemons.api.handlers.base import OPERATORS, READERS, SENDERS, Handler
+from daemons.api.handlers.base import CONTENT_READERS, OPERATORS, READERS, SENDERS, Handler
 from daemons.api.openapi import Operation, Schema
 from daemons.api.schemas import (
+    DRY_RUN,
     MESSAGE_FILTERS,
+    RAW,
     Parse,
+    parse_dry_run,
+    parse_form,
     parse_limit,
     parse_listing,
     parse_query,
     parse_seq,
 )
 from emailerctl.core import operate, shapes
-from emailerctl.core.answers import EventShape, MessageShape, OrderShape, ReceiptShape
+from emailerctl.core.answers import (
+    BatchShape,
+    EventShape,
+    MessageShape,
+    OrderShape,
+    ReceiptShape,
+    RehearsalShape,
+)
+from emailerctl.core.batch import MOST_VALUES, parse_batch
 from emailerctl.core.fields import SubmissionBody
+from emailerctl.core.reread import read_content
 from emailerctl.core.submission import NOT_AVAILABLE
-from emailerctl.errors import AmbiguousId, Conflict, RecipientRate
+from emailerctl.errors import AmbiguousId, Conflict, ContentGone, RecipientRate
 from emailerctl.models.ids import MESSAGE, to_public
+from emailerctl.models.message import Receipt
 from emailerctl.models.page import PAGE_LIMIT
 from emailerctl.store.base import Resolution, Verb
 
+_FORM: Mapping[str, Parse] = {"format": parse_form}
 _TIMELINE: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit}
+
+BATCH_BYTES = 50 * 1024 * 1024
+_LONG_BYTES = 256 * 1024
 
 
 class Messages(Handler):
@@ -37,6 +56,8 @@ class Messages(Handler):
             refused=NOT_AVAILABLE,
             answer=ReceiptShape,
             status=HTTPStatus.ACCEPTED,
+            also={HTTPStatus.OK: RehearsalShape},
+            query=DRY_RUN,
             headers={"Idempotency-Key": "1 to 255 printable ASCII; the same one: one message"},
             refusals=(RecipientRate,),
         ),
@@ -45,6 +66,9 @@ class Messages(Handler):
 
     async def post(self) -> None:
         """Accept a message: 202 once it is committed."""
+        if parse_dry_run(self.request.query_arguments):
+            await self._rehearse()
+            return
         receipt = await self.app.acceptance.accept(
             self.parse_object(),
             caller=self.caller,
@@ -54,6 +78,15 @@ class Messages(Handler):
         if receipt.is_replay:
             self._headers["Idempotent-Replayed"] = "true"
         self.reply(shapes.receipt_shape(receipt), HTTPStatus.ACCEPTED)
+
+    async def _rehearse(self) -> None:
+        """Say what would come of a message, and keep nothing."""
+        receipt, prepared = await self.app.acceptance.rehearse(
+            self.parse_object(),
+            caller=self.caller,
+            key=self.request.headers.get("Idempotency-Key"),
+        )
+        self.reply(shapes.rehearsal_shape(receipt, prepared))
 
     async def get(self) -> None:
         """List messages, newest first."""
@@ -67,6 +100,51 @@ class Messages(Handler):
                 page, lambda view: shapes.message_shape(view, with_attempts=False)
             )
         )
+
+
+class MessageBatch(Handler):
+    """`/v1/messages/batch`."""
+
+    scopes: ClassVar = {"POST": SENDERS}
+    body_limit: ClassVar = BATCH_BYTES
+    operations: ClassVar = {
+        "POST": Operation(
+            body={
+                "messages": {
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/SubmissionBody"},
+                    "minItems": 1,
+                    "maxItems": 1000,
+                },
+                "atomic": {"type": ["boolean", "null"]},
+            },
+            required=("messages",),
+            answer=BatchShape,
+            status=HTTPStatus.ACCEPTED,
+            also={HTTPStatus.OK: BatchShape},
+            query=DRY_RUN,
+            headers={"Idempotency-Key": "for all of them; or idempotency_key in each"},
+            refusals=(RecipientRate,),
+        )
+    }
+
+    async def post(self) -> None:
+        """Accept up to a thousand messages in one commit: what became of each, in order."""
+        is_dry = parse_dry_run(self.request.query_arguments)
+        if len(self.request.body) > _LONG_BYTES:  # others have their turn meanwhile
+            fields = await asyncio.to_thread(self.parse_object, most_values=MOST_VALUES)
+        else:
+            fields = self.parse_object(most_values=MOST_VALUES)
+        answers = await self.app.batches.accept(
+            parse_batch(fields),
+            caller=self.caller,
+            key=self.request.headers.get("Idempotency-Key"),
+            keeps=not is_dry,
+        )
+        if all(isinstance(answer, Receipt) and answer.is_replay for answer in answers):
+            self._headers["Idempotent-Replayed"] = "true"
+        status = HTTPStatus.OK if is_dry else HTTPStatus.ACCEPTED
+        self.reply(shapes.batch_shape(answers, is_dry=is_dry), status)
 
 
 class Message(Handler):
@@ -84,6 +162,30 @@ class Message(Handler):
             now_ms=self.app.clock.now_ms(),
         )
         self.reply(shapes.message_shape(view))
+
+
+class MessageContent(Handler):
+    """`/v1/messages/{id}/content`."""
+
+    scopes: ClassVar = {"GET": CONTENT_READERS}
+    operations: ClassVar = {
+        "GET": Operation(
+            query=_FORM,
+            answer=dict[str, Any],
+            or_text="message/rfc822",
+            refusals=(AmbiguousId, ContentGone),
+        )
+    }
+
+    async def get(self, text: str) -> None:
+        """Show what a message says, or its bytes as they are sent (`?format=raw`)."""
+        query = parse_query(self.request.query_arguments, _FORM)
+        view, raw = await operate.load_content(self.app.store, text, service=self.caller.sees)
+        self._headers |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+        if query.get("format") == RAW:
+            self.reply_bytes(raw, "message/rfc822")
+        else:
+            self.reply(read_content(raw, view))
 
 
 class MessageEvents(Handler):
@@ -106,7 +208,7 @@ class MessageEvents(Handler):
 
 
 class MessageVerb(Handler):
-    """`/v1/messages/{id}/cancel`, `/hold`, `/release`, `/retry`, `/resolve`."""
+    """`/v1/messages/{id}/cancel`, `/hold`, `/release`, `/retry`, `/resolve`, `/reschedule`."""
 
     scopes: ClassVar = {"POST": OPERATORS}
 
@@ -139,6 +241,7 @@ _ORDERS: Mapping[Verb, str] = {
     Verb.HOLD: "Park what is queued until it is released.",
     Verb.RELEASE: "Let go what is held.",
     Verb.RETRY: "Queue again what failed, bounced or was cancelled; what is queued is due now.",
+    Verb.RESCHEDULE: "Have it due at another time.",
     Verb.RESOLVE: "End a doubt: it was sent, it was not, or a second copy is accepted.",
 }
 _MOMENT: Schema = {"type": ["string", "null"], "format": "date-time"}
