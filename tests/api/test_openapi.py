@@ -177,6 +177,8 @@ def test_whatever_is_sent_the_answer_is_as_described(api: httpx.Client) -> None:
 # What a good request of a method is; the others need none, or the state is not there for it.
 BODIES: Mapping[str, object] = {
     "POST /v1/messages": MESSAGE,
+    "POST /v1/messages/batch": {"messages": [MESSAGE]},
+    "POST /v1/messages/{id}/reschedule": {"send_in": "1h"},
     "POST /v1/suppressions": {"address": "gone@example.net"},
 }
 NOT_NOW = {
