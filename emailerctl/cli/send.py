@@ -192,11 +192,13 @@ async def _wait(desk: "Desk", message_id: int, limit_ms: int) -> int:
 
 
 async def _find_end(desk: "Desk", message_id: int) -> MessageView:
+    view: MessageView | None = None
     async for event in desk.follow_message(message_id):
         if event is None:
-            view = await desk.load_message(to_public(MESSAGE, message_id))
-            if all(r.state in FINAL for r in view.recipients):
+            # Once more after the end was seen: its event may be newer than the last look.
+            if view is not None and all(r.state in FINAL for r in view.recipients):
                 return view
+            view = await desk.load_message(to_public(MESSAGE, message_id))
         elif event.type != GAP:
             output.note("".join(piece for piece, _style in logs.build_line(event)).rstrip())
     raise AssertionError  # following never ends by itself
