@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import pytest
 
 from daemons.api.main import serve_app
-from daemons.api.server import listen
+from daemons.run import listen
 from emailerctl.client import Client
 from emailerctl.core import tokens
 from emailerctl.models.ids import MESSAGE, to_public

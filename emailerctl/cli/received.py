@@ -83,6 +83,7 @@ def read_message(shape: Shape) -> MessageView:
         content_hash=bytes.fromhex(shape["content_hash"]),
         has_content=shape["has_content"],
         template=shape["template"] or "",
+        template_version=shape["template_version"] or "",
         recipients=_recipients(shape),
         attempts=tuple(_attempt(one) for one in shape.get("attempts", ())),
     )

@@ -10,6 +10,7 @@ from emailerctl.cli import options, output, session
 from emailerctl.cli.orders import Command, Query, act
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
+from emailerctl.core.answers import UnknownShape
 from emailerctl.core.outlook import Doubt
 from emailerctl.errors import Conflict
 from emailerctl.models.clock import to_text
@@ -63,7 +64,7 @@ def list_(ctx: Context, service: options.Service = None) -> None:
 
     columns = ("id", "recipient", "since", "provider", "next", "when", "last answer", "subject")
 
-    def shape(doubt: Doubt) -> shapes.UnknownShape:
+    def shape(doubt: Doubt) -> UnknownShape:
         return shapes.unknown_shape(*doubt)
 
     output.listing("In doubt", columns, found, shape=shape, row=row)

@@ -119,12 +119,14 @@ async def _find_end(
 ) -> "tuple[MessageView, Verdict]":
     from emailerctl.core.waiting import Verdict, judge
 
+    seen: tuple[MessageView, Verdict] | None = None
     async for event in desk.follow_message(message_id):
         if event is None:
+            # Once more after the end was seen: its event may be newer than the last look.
+            if seen is not None and seen[1] is not Verdict.OPEN:
+                return seen
             view = await desk.load_message(to_public(MESSAGE, message_id))
-            verdict = judge(view, wanted, reporting=reporting)
-            if verdict is not Verdict.OPEN:
-                return view, verdict
+            seen = view, judge(view, wanted, reporting=reporting)
         elif event.type != GAP:
             output.note("".join(piece for piece, _style in logs.build_line(event)).rstrip())
     raise AssertionError  # following never ends by itself

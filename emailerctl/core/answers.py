@@ -98,6 +98,7 @@ class MessageShape(_WithSender):
     priority: str
     provider: str | None
     template: str | None
+    template_version: str | None
     size_bytes: int
     content_hash: str
     has_content: bool
