@@ -1,8 +1,8 @@
-"""The route table, and what the handlers of one process share."""
+"""What the handlers of one process share."""
 
 import asyncio
-import re
-from urllib.parse import unquote_to_bytes
+import json
+from functools import cached_property
 
 from tornado.httputil import (
     HTTPConnection,
@@ -13,64 +13,12 @@ from tornado.httputil import (
 
 from daemons.api.exchange import Exchange
 from daemons.api.feed import Feed
-from daemons.api.handlers.base import Handler, Unknown
-from daemons.api.handlers.events import HEARTBEAT_S, Events, EventStream, EventTickets
-from daemons.api.handlers.health import Health, Readiness
-from daemons.api.handlers.jobs import Job
-from daemons.api.handlers.messages import (
-    Message,
-    MessageBatch,
-    MessageContent,
-    MessageEvents,
-    Messages,
-    MessageVerb,
-)
-from daemons.api.handlers.metrics import Metrics
-from daemons.api.handlers.providers import Providers, ProviderVerb
-from daemons.api.handlers.reports import Reports
-from daemons.api.handlers.suppressions import OneSuppression, Suppressions
-from daemons.api.handlers.templates import (
-    Template,
-    TemplateRendering,
-    TemplateRollback,
-    Templates,
-    TemplateVersions,
-)
-from daemons.api.handlers.unsubscribe import Unsubscribe
+from daemons.api.handlers.base import Handler
+from daemons.api.handlers.events import HEARTBEAT_S
+from daemons.api.openapi import build_document
+from daemons.api.routes import ROUTES, find_handler
 from emailerctl.metrics.registry import FOLLOWERS, REQUESTS
 from emailerctl.wiring import App
-
-_PATHS: dict[str, type[Handler]] = {
-    "/v1/messages": Messages,
-    "/v1/messages/batch": MessageBatch,
-    "/v1/events": Events,
-    "/v1/events/stream": EventStream,
-    "/v1/events/tickets": EventTickets,
-    "/v1/suppressions": Suppressions,
-    "/v1/providers": Providers,
-    "/v1/templates": Templates,
-    "/healthz": Health,
-    "/readyz": Readiness,
-    "/metrics": Metrics,
-}
-_PATTERNS: tuple[tuple[re.Pattern[str], type[Handler]], ...] = (
-    (re.compile(r"/v1/messages/([^/]+)"), Message),
-    (re.compile(r"/v1/messages/([^/]+)/events"), MessageEvents),
-    (re.compile(r"/v1/messages/([^/]+)/content"), MessageContent),
-    (
-        re.compile(r"/v1/messages/([^/]+)/(cancel|hold|release|retry|resolve|reschedule)"),
-        MessageVerb,
-    ),
-    (re.compile(r"/v1/jobs/([^/]+)"), Job),
-    (re.compile(r"/v1/suppressions/([^/]+)"), OneSuppression),
-    (re.compile(r"/v1/reports/([^/]+)(?:/([^/]+))?"), Reports),
-    (re.compile(r"/v1/templates/([^/]+)"), Template),
-    (re.compile(r"/v1/templates/([^/]+)/versions"), TemplateVersions),
-    (re.compile(r"/v1/templates/([^/]+)/rollback"), TemplateRollback),
-    (re.compile(r"/v1/templates/([^/]+)/render"), TemplateRendering),
-    (re.compile(r"/u/([A-Za-z0-9_-]+)"), Unsubscribe),
-    (re.compile(r"/v1/providers/([^/]+)/(enable|disable)"), ProviderVerb),
-)
 
 
 class Api(HTTPServerConnectionDelegate):
@@ -108,22 +56,10 @@ class Api(HTTPServerConnectionDelegate):
 
     def build_handler(self, request: HTTPServerRequest, exchange: Exchange) -> Handler:
         """Return what answers *request*."""
-        kind = _PATHS.get(request.path)
-        arguments: tuple[str, ...] = ()
-        if kind is None:
-            kind, arguments = find_handler(request.path)
+        kind, arguments = find_handler(request.path)
         return kind(self, request, exchange, arguments)
 
-
-def find_handler(path: str) -> tuple[type[Handler], tuple[str, ...]]:
-    """Return whose path this is, and what its variable parts say, percent signs resolved."""
-    for pattern, kind in _PATTERNS:
-        found = pattern.fullmatch(path)
-        if found is None:
-            continue
-        try:
-            parts = found.groups("")
-            return kind, tuple(unquote_to_bytes(part).decode() for part in parts)
-        except UnicodeDecodeError:
-            break
-    return Unknown, ()
+    @cached_property
+    def document(self) -> bytes:
+        """Return what the API says of itself."""
+        return json.dumps(build_document(ROUTES), ensure_ascii=False).encode()

@@ -2,6 +2,7 @@
 
 from difflib import get_close_matches
 
+from emailerctl.core.answers import NextHopShape
 from emailerctl.core.hop_view import list_hop_views
 from emailerctl.core.shapes import next_hop_shape
 from emailerctl.errors import NotFound
@@ -10,7 +11,7 @@ from emailerctl.store.base import Deed, HopState, NextHop
 from emailerctl.wiring import App
 
 
-async def list_providers(app: App) -> list[dict[str, object]]:
+async def list_providers(app: App) -> list[NextHopShape]:
     """Return the next hops of the settings, and those that left them with a standing."""
     now_ms = app.clock.now_ms()
     views = await list_hop_views(app.store, app.describe_hops(), now_ms=now_ms)
@@ -19,7 +20,7 @@ async def list_providers(app: App) -> list[dict[str, object]]:
 
 async def set_state(
     app: App, name: str, state: HopState, *, reason: str, actor: str
-) -> dict[str, object]:
+) -> NextHopShape:
     """Open or shut a next hop, and return it as it stands now.
 
     Raises:

@@ -62,17 +62,23 @@ def _parse_parameter(name: str, values: list[bytes], known: Mapping[str, Parse])
     return known[name](text)
 
 
-def _one_of(kind: type[State] | type[WaitingFor] | type[Blocks]) -> Parse:
-    def parse(text: str) -> object:
+class OneOf:
+    """Reads one of the words of an enumeration."""
+
+    def __init__(self, kind: type[State] | type[WaitingFor] | type[Blocks]) -> None:
+        """Take the enumeration."""
+        self.kind = kind
+
+    def __call__(self, text: str) -> object:
+        """Return the member that *text* names."""
         try:
-            return kind(text)
+            return self.kind(text)
         except ValueError:
-            raise ValueError(f"{shorten(text)} is not one of {', '.join(kind)}") from None
+            words = ", ".join(self.kind)
+            raise ValueError(f"{shorten(text)} is not one of {words}") from None
 
-    return parse
 
-
-parse_blocks = _one_of(Blocks)
+parse_blocks = OneOf(Blocks)
 
 
 RAW = "raw"
@@ -85,19 +91,23 @@ def parse_form(text: str) -> str:
     return text
 
 
+def parse_flag(text: str) -> bool:
+    """Read true or false."""
+    if text not in ("true", "false"):
+        raise ValueError(f"{shorten(text)} is neither true nor false")
+    return text == "true"
+
+
+DRY_RUN: Mapping[str, Parse] = {"dry_run": parse_flag}
+
+
 def parse_dry_run(given: Parameters) -> bool:
     """Read whether a request is to be tried without keeping anything (`?dry_run=true`).
 
     Raises:
         BadRequest: with every fault.
     """
-    return given != {} and bool(parse_query(given, {"dry_run": _parse_flag}).get("dry_run"))
-
-
-def _parse_flag(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError(f"{shorten(text)} is neither true nor false")
-    return text == "true"
+    return given != {} and bool(parse_query(given, DRY_RUN).get("dry_run"))
 
 
 def parse_limit(text: str) -> int:
@@ -126,7 +136,7 @@ def parse_seq(text: str) -> int:
     return int(text)
 
 
-def parse_moment_of(text: str) -> int:
+def parse_since(text: str) -> int:
     """Read a moment with an offset."""
     try:
         # In a query a plus sign means a space, unless it is written as %2B.
@@ -137,21 +147,45 @@ def parse_moment_of(text: str) -> int:
         ) from None
 
 
-_MESSAGE_FILTERS: Mapping[str, Parse] = {
-    "state": _one_of(State),
-    "waiting_for": _one_of(WaitingFor),
+MESSAGE_FILTERS: Mapping[str, Parse] = {
+    "state": OneOf(State),
+    "waiting_for": OneOf(WaitingFor),
     "to": str,
     "from": str,
     "tag": str,
     "template": str,
     "provider": str,
     "service": str,
-    "since": parse_moment_of,
-    "until": parse_moment_of,
+    "since": parse_since,
+    "until": parse_since,
     "q": str,
     "limit": parse_limit,
     "cursor": str,
 }
+_DESCRIBED: Mapping[Parse, Mapping[str, object]] = {
+    parse_flag: {"type": "string", "enum": ["true", "false"]},
+    parse_form: {"type": "string", "enum": ["json", RAW]},
+    str: {"type": "string", "maxLength": _LONGEST},
+    parse_limit: {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": PAGE_LIMIT,
+        "default": PAGE_DEFAULT,
+    },
+    parse_last: {"type": "integer", "minimum": 0, "maximum": PAGE_LIMIT},
+    parse_behind: {"type": "integer", "minimum": 1, "maximum": _MOST_BEHIND},
+    parse_seq: {"type": "integer", "minimum": 0, "maximum": _MAX_SEQ},
+    parse_since: {"type": "string", "format": "date-time"},
+}
+
+
+def describe_parser(parse: Parse) -> dict[str, object]:
+    """Return the JSON Schema of what a parser of a parameter takes."""
+    if isinstance(parse, OneOf):
+        return {"type": "string", "enum": [word.value for word in parse.kind]}
+    return dict(_DESCRIBED.get(parse) or {"type": "string"})
+
+
 _FIELD_OF = {
     "to": "recipient",
     "from": "header_from",
@@ -162,7 +196,7 @@ _FIELD_OF = {
 
 EVENT_FILTERS: Mapping[str, Parse] = {
     "message": str,
-    "state": _one_of(State),
+    "state": OneOf(State),
     "tag": str,
     "provider": str,
     "recipient": str,
@@ -202,7 +236,7 @@ def parse_listing(given: Parameters, caller: Caller) -> tuple[MessageFilter, str
     Raises:
         BadRequest: with every fault.
     """
-    query = parse_query(given, _MESSAGE_FILTERS)
+    query = parse_query(given, MESSAGE_FILTERS)
     cursor, limit = query.pop("cursor", None), query.pop("limit", PAGE_DEFAULT)
     fields = {_FIELD_OF.get(name, name): value for name, value in query.items()}
     return MessageFilter(**fields | narrow(fields, caller)), cursor, limit
@@ -232,13 +266,7 @@ def parse_suppression(fields: Mapping[str, object], *, actor: str, now_ms: int) 
         Invalid: with every fault.
     """
     faults: list[Fault] = []
-    known: Mapping[str, Callable[[object], object]] = {
-        "address": _parse_suppressed,
-        "service": _parse_service,
-        "reason": parse_line,
-        "detail": parse_line,
-        "expires_in": _parse_lifetime,
-    }
+    known = _SUPPRESSION_FIELDS
     read: dict[str, Any] = {}
     for name, value in fields.items():
         if value is None:
@@ -282,6 +310,35 @@ def _parse_lifetime(value: object) -> int:
     if not lifetime_ms:
         raise ValueError("would end at once")
     return lifetime_ms
+
+
+_SUPPRESSION_FIELDS: Mapping[str, Callable[[object], object]] = {
+    "address": _parse_suppressed,
+    "service": _parse_service,
+    "reason": parse_line,
+    "detail": parse_line,
+    "expires_in": _parse_lifetime,
+}
+SUPPRESSION_BODY = {name: {"type": ["string", "null"]} for name in _SUPPRESSION_FIELDS} | {
+    "address": {"type": "string"}
+}
+TICKET_BODY = {name: {"type": ["string", "null"]} for name in EVENT_FILTERS} | {
+    "state": {"enum": [*(state.value for state in State), None]}
+}
+FILES_BODY = {
+    "files": {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "minProperties": 1,
+        "description": "The texts of the files, by their names.",
+    }
+}
+RENDERING_BODY = {
+    "variables": {"type": ["object", "null"]},
+    "locale": {"type": ["string", "null"]},
+}
+VERSION_BODY = {"version": {"type": ["string", "null"], "description": "Or its beginning."}}
+REASON_BODY = {"reason": {"type": ["string", "null"]}}
 
 
 def parse_reason(fields: Mapping[str, object]) -> str:

@@ -90,7 +90,7 @@ def consume(
     Example: emailerctl consume --concurrency 32
     """
     if check:
-        session.run(ctx, _require_heartbeat)
+        session.run_here(ctx, _require_heartbeat)
         return 0
     from daemons.consumer.main import run
 

@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
     from typer._click.core import Parameter
 
-EVERYWHERE = ("config", "form", "json", "quiet", "yes", "no_color", "debug")
+EVERYWHERE = (
+    "config",
+    "url",
+    "token",
+    "context",
+    "form",
+    "json",
+    "quiet",
+    "yes",
+    "no_color",
+    "debug",
+)
 _EXAMPLE = re.compile(r"^ *Example: (.+(?:\n .+)*)\n?", re.MULTILINE)
 
 
@@ -168,5 +179,6 @@ def _write_parameters(
     if ctx.parent is not None:
         with formatter.section("Everywhere"):
             formatter.write_text(
-                "--config FILE  -o table|json|jsonl|id  --json  -q  -y  --no-color  --debug"
+                "--config FILE  --url URL  --token TOKEN  --context NAME  "
+                "-o table|json|jsonl|id  --json  -q  -y  --no-color  --debug"
             )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 from typer import Context, Option
 
 from emailerctl.cli import follow as following
-from emailerctl.cli import options, output, remote, session
+from emailerctl.cli import options, output, session
 from emailerctl.cli.output import Form
 from emailerctl.core import shapes
 from emailerctl.core.eventlog import EventLog, read_fitting, read_last
@@ -19,6 +19,7 @@ from emailerctl.models.lifecycle import State
 from emailerctl.models.page import EventFilter
 
 if TYPE_CHECKING:
+    from emailerctl.cli.contexts import Place
     from emailerctl.wiring import App
 
 _COLUMNS = (
@@ -57,8 +58,6 @@ def logs(
         int | None,
         Option("-n", "--last", metavar="N", min=0, help="The last N; 50 without --since."),
     ] = None,
-    url: options.Url = None,
-    token: options.Token = None,
 ) -> None:
     """Show what happened, in order: the last events, or all since a moment.
 
@@ -69,7 +68,7 @@ def logs(
 
     Example: emailerctl logs --message 1C6K9Q -o jsonl
 
-    Example: emailerctl logs -f --url https://mail.example.org
+    Example: emailerctl --url https://mail.example.org logs -f
     """
     asked = _Asked(
         EventFilter(
@@ -80,9 +79,9 @@ def logs(
         last=last,
         follows=follow,
     )
-    address = remote.find_address(url, token)
-    if address is not None:
-        _show_remote(address, asked)
+    place = session.find_place(ctx)
+    if place is not None:
+        _show_remote(place, asked)
         return
 
     async def work(opened: "App") -> None:
@@ -116,14 +115,14 @@ class _Asked:
     follows: bool
 
 
-def _show_remote(address: remote.Address, asked: _Asked) -> None:
+def _show_remote(place: "Place", asked: _Asked) -> None:
     import asyncio
 
     from emailerctl.cli.remote_log import RemoteLog
 
     async def work() -> None:
         wanted = asked.wanted
-        async with RemoteLog(address, tag=wanted.tag) as log:
+        async with RemoteLog(place, tag=wanted.tag) as log:
             if asked.message:
                 wanted = replace(wanted, message_id=await log.load_message_id(asked.message))
             now_ms = SystemClock().now_ms()

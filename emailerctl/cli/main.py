@@ -12,6 +12,7 @@ import emailerctl
 from emailerctl.cli import (
     audit,
     config,
+    contexts,
     daemons,
     doctor,
     domains,
@@ -104,6 +105,7 @@ def _build() -> Typer:
         ("store", store.app),
         ("audit", audit.app),
         ("config", config.app),
+        ("context", contexts.app),
     ):
         app.add_typer(noun, name=name, cls=Group, rich_help_panel=_NOUNS)
         for command in noun.registered_commands:
@@ -127,6 +129,18 @@ def root(
             metavar="FILE",
             help="Settings; else EMAILER_CONFIG, ./emailer.toml, /etc/emailer/emailer.toml.",
         ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        Option(metavar="URL", help="An API elsewhere instead of the store; else EMAILER_URL."),
+    ] = None,
+    token: Annotated[
+        str | None,
+        Option(metavar="TOKEN", help="For it; better EMAILER_TOKEN, which nobody can list."),
+    ] = None,
+    context: Annotated[
+        str | None,
+        Option(metavar="NAME", help="The API of that name; local is the store here."),
     ] = None,
     form: Annotated[
         Form | None,

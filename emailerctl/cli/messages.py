@@ -8,7 +8,7 @@ from emailerctl.cli import message_export, options, output, session
 from emailerctl.cli.orders import Command, Query, act
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
-from emailerctl.errors import NotFound, UsageError
+from emailerctl.errors import UsageError
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State, WaitingFor
@@ -17,8 +17,8 @@ from emailerctl.models.page import MessageFilter, Page
 from emailerctl.store.base import Verb
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.core.route import Route
-    from emailerctl.wiring import App
 
 app = Typer(help="Messages: list, show, cancel, hold, release, reschedule, export, redact.")
 
@@ -61,8 +61,8 @@ def list_(
     Example: emailerctl messages list --state failed --since 1h
     """
 
-    async def work(opened: "App") -> tuple[Page[MessageView], int]:
-        now_ms = opened.clock.now_ms()
+    async def work(desk: "Desk") -> tuple[Page[MessageView], int]:
+        now_ms = desk.now_ms()
         filter_ = MessageFilter(
             state=state,
             waiting_for=waiting_for,
@@ -75,12 +75,9 @@ def list_(
             until_ms=options.to_moment(until, now_ms),
             q=search,
         )
-        page = await opened.store.list_messages(
-            filter_, cursor=cursor, limit=limit, now_ms=opened.clock.now_ms()
-        )
-        return page, now_ms
+        return await desk.list_messages(filter_, cursor=cursor, limit=limit), now_ms
 
-    page, now_ms = session.run(ctx, work)
+    page, now_ms = session.ask(ctx, work)
     write_page("Messages", page, now_ms)
 
 
@@ -130,34 +127,29 @@ def show(
 
     Example: emailerctl show 1C6K9Q
     """
-    from emailerctl.core import operate
-    from emailerctl.core.route import build_facts, explain_route
-
-    async def work(opened: "App") -> tuple[MessageView, "Route", bytes | None, int]:
-        store = opened.store
-        message_id = await operate.resolve_id(store, message, service=None)
-        view = await store.find_message(message_id)
-        if view is None:
-            raise NotFound(f"there is no message {message}")
-        octets = await store.load_raw(message_id) if raw else None
-        route = explain_route(opened.routing, build_facts(view))
-        return view, route, octets, opened.clock.now_ms()
-
-    view, route, octets, now_ms = session.run(ctx, work)
     if raw:
-        if octets is None:
-            raise NotFound(
-                "the content of this message was removed",
-                hint="[retention] content says how long it is kept",
-            )
-        output.write_raw(octets)
-    elif output.form() is Form.TABLE:
+        _show_raw(ctx, message)
+        return
+
+    async def work(desk: "Desk") -> tuple[MessageView, "Route | None", int]:
+        view = await desk.load_message(message)
+        return view, desk.explain_route(view), desk.now_ms()
+
+    view, route, now_ms = session.ask(ctx, work)
+    if output.form() is Form.TABLE:
         write_message(view, now_ms, route=route, has_dialogue=dialogue)
     else:
         output.result("", shapes.message_shape(view))
 
 
 app.command("show")(show)
+
+
+def _show_raw(ctx: Context, message: str) -> None:
+    async def work(desk: "Desk") -> bytes:
+        return await desk.load_raw(message)
+
+    output.write_raw(session.ask(ctx, work))
 
 
 def write_message(

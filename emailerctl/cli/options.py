@@ -61,13 +61,6 @@ Service = Annotated[
     str | None,
     Option(metavar="NAME", help="This service only.", autocompletion=complete_service),
 ]
-Url = Annotated[
-    str | None,
-    Option(metavar="URL", help="An API from afar instead of the store here; or EMAILER_URL."),
-]
-Token = Annotated[
-    str | None, Option(metavar="TOKEN", help="Its token; better in EMAILER_TOKEN.")
-]
 Limit = Annotated[
     int,
     Option(metavar="N", min=1, max=PAGE_LIMIT, help="Items of one page.", show_default=True),

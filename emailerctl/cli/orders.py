@@ -16,8 +16,8 @@ from emailerctl.models.page import MessageFilter
 from emailerctl.store.base import OrderResult, Resolution, Verb
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.core.bulk import Pick, Survey
-    from emailerctl.wiring import App
 
 _DONE = {
     Verb.CANCEL: "cancelled",
@@ -111,7 +111,7 @@ def act(
             output.ask(command.question.format(whom=ids[0]))
         picks: Sequence[Pick] = [_pick(ids[0], given)]
     else:
-        survey = session.run(ctx, lambda opened: _survey(opened, command, ids, query, given))
+        survey = session.ask(ctx, lambda desk: _survey(desk, command, ids, query, given))
         whom = _count(survey)
         if is_rehearsal:
             said = f"{_describe_survey(survey)}; nothing was done"
@@ -123,7 +123,7 @@ def act(
             return
         output.ask(command.question.format(whom=whom))
         picks = survey.picks
-    worst = session.run(ctx, lambda opened: _carry_out(opened, command, picks, given))
+    worst = session.ask(ctx, lambda desk: _carry_out(desk, command, picks, given))
     if worst:
         raise Exit(worst)
 
@@ -136,7 +136,7 @@ def _pick(message: str, given: Mapping[str, object]) -> "Pick":
 
 
 async def _survey(
-    opened: "App",
+    desk: "Desk",
     command: Command,
     ids: Sequence[str],
     query: Query,
@@ -147,7 +147,7 @@ async def _survey(
     recipients = given.get("recipients")
     if ids:
         return await bulk.survey_ids(
-            opened.store,
+            desk.load_message,
             command.verb,
             ids,
             resolution=command.resolution,
@@ -155,24 +155,19 @@ async def _survey(
         )
     if recipients:
         raise UsageError("--recipient goes with ids", hint="narrow a query with --to ADDRESS")
-    now_ms = opened.clock.now_ms()
     return await bulk.survey_filter(
-        opened.store,
+        desk.walk_messages,
         command.verb,
-        query.build_filter(now_ms),
+        query.build_filter(desk.now_ms()),
         query.states or frozenset(State),
-        now_ms=now_ms,
         resolution=command.resolution,
     )
 
 
 async def _carry_out(
-    opened: "App", command: Command, picks: Sequence["Pick"], given: Mapping[str, object]
+    desk: "Desk", command: Command, picks: Sequence["Pick"], given: Mapping[str, object]
 ) -> int:
     """Carry out one order for each pick, saying what came of it; return the worst exit code."""
-    from emailerctl.core import operate
-
-    caller = session.build_caller()
     is_single = len(picks) == 1
     results: list[OrderResult] = []
     worst = 0
@@ -180,9 +175,7 @@ async def _carry_out(
         for number, (message, addresses) in enumerate(picks, 1):
             fields = given if addresses is None else {**given, "recipients": [*addresses]}
             try:
-                done = await operate.carry_out(
-                    opened.store, opened.clock, caller, command.verb, message, fields
-                )
+                done = await desk.carry_out(command.verb, message, fields)
             except EmailerError as error:
                 if is_single:
                     raise

@@ -1,7 +1,6 @@
 """`emailerctl providers`: the next hops and whether they take mail."""
 
-import difflib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Exit, Option, Typer
@@ -11,11 +10,11 @@ from emailerctl.cli.completion import complete_hop
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
 from emailerctl.core.hop_view import HopView, list_hop_views
-from emailerctl.errors import NotFound
 from emailerctl.providers.base import CheckResult
-from emailerctl.store.base import BreakerState, Deed, HopState, NextHop
+from emailerctl.store.base import BreakerState, HopState
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.wiring import App
 
 app = Typer(help="Next hops: list, check, enable, disable.")
@@ -45,10 +44,10 @@ def list_(ctx: Context) -> None:
     Example: emailerctl providers list
     """
 
-    async def work(opened: "App") -> tuple[list[HopView], int]:
-        return await find_hops(opened), opened.clock.now_ms()
+    async def work(desk: "Desk") -> tuple[Sequence[HopView], int]:
+        return await desk.list_hops(), desk.now_ms()
 
-    found, now_ms = session.run(ctx, work)
+    found, now_ms = session.ask(ctx, work)
     output.listing(
         "Next hops",
         (
@@ -105,11 +104,12 @@ def check(
 
     Example: emailerctl providers check relay
     """
+    from emailerctl.cli.desk import build_hop_not_found
 
     async def work(opened: "App") -> list[CheckResult]:
         known = {view.hop.name: view for view in await find_hops(opened)}
         if name not in opened.tables:
-            raise build_not_found(name, opened.tables)
+            raise build_hop_not_found(name, opened.tables)
         return await opened.check_hop(known[name], within_s=(timeout_ms or _CHECK_MS) / 1000)
 
     results = session.run(ctx, work)
@@ -151,31 +151,9 @@ def disable(ctx: Context, name: HopName, reason: options.Reason = None) -> None:
 
 
 def _set(ctx: Context, name: str, state: HopState, reason: str | None) -> None:
-    async def work(opened: "App") -> HopView:
-        known = {view.hop.name: view for view in await find_hops(opened)}
-        if name not in known:
-            raise build_not_found(name, known)
-        hop = NextHop(
-            name=name,
-            state=state,
-            reason=reason or "",
-            changed_ms=opened.clock.now_ms(),
-            actor=session.build_caller().name,
-        )
-        verb = "provider.enable" if state is HopState.OPEN else "provider.disable"
-        await opened.store.set_next_hop(hop, deed=Deed(hop.actor, verb, name, hop.reason))
-        views = await find_hops(opened)
-        return next(view for view in views if view.hop.name == name)
+    async def work(desk: "Desk") -> HopView:
+        return await desk.set_hop(name, state, reason=reason or "")
 
-    view = session.run(ctx, work)
+    view = session.ask(ctx, work)
     shape = shapes.next_hop_shape(view)
     output.result(f"{name} is {view.hop.state}", shape | {"id": name})
-
-
-def build_not_found(name: str, known: Iterable[str]) -> NotFound:
-    """Return a refusal that names the nearest next hop, or all."""
-    near = difflib.get_close_matches(name, known, 1)
-    return NotFound(
-        f"there is no next hop {name}",
-        hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}",
-    )

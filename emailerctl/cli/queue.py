@@ -17,13 +17,13 @@ from emailerctl.models.page import MessageFilter, Page
 from emailerctl.store.base import Pause, QueueStats
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.wiring import App
 
-app = Typer(help="The queue: list, stats, pause, resume, drain.")
+app = Typer(help="The queue: list, stats, pause, resume, drain; foreign messages.")
 
 _DRAIN_MS = 660_000  # final_reply, and a minute
 _POLL_S = 0.2
-app = Typer(help="The queue: list, stats, pause, resume; foreign messages.")
 
 MEANINGS = (
     ("ready", "due now"),
@@ -51,14 +51,11 @@ def list_(
     Example: emailerctl queue list --waiting-for retry
     """
 
-    async def work(opened: "App") -> tuple[Page[MessageView], int]:
+    async def work(desk: "Desk") -> tuple[Page[MessageView], int]:
         filter_ = MessageFilter(state=State(state), waiting_for=waiting_for)
-        page = await opened.store.list_messages(
-            filter_, cursor=cursor, limit=limit, now_ms=opened.clock.now_ms()
-        )
-        return page, opened.clock.now_ms()
+        return await desk.list_messages(filter_, cursor=cursor, limit=limit), desk.now_ms()
 
-    page, now_ms = session.run(ctx, work)
+    page, now_ms = session.ask(ctx, work)
     messages.write_page("Queue", page, now_ms)
 
 
@@ -69,12 +66,10 @@ def stats(ctx: Context) -> None:
     Example: emailerctl queue stats -o json
     """
 
-    async def work(opened: "App") -> tuple[QueueStats, BrokerFacts | None, int]:
-        broker = await opened.find_broker(asks=True)
-        now_ms = opened.clock.now_ms()
-        return await opened.store.queue_stats(now_ms=now_ms), broker, now_ms
+    async def work(desk: "Desk") -> tuple[QueueStats, BrokerFacts | None, int]:
+        return await desk.queue_stats(), await desk.find_broker(), desk.now_ms()
 
-    found, broker, now_ms = session.run(ctx, work)
+    found, broker, now_ms = session.ask(ctx, work)
     shape = {**shapes.stats_shape(found), "broker": broker.shape() if broker else None}
     if output.form() is not output.Form.TABLE:
         output.result("", shape)

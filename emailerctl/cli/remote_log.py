@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 
 from emailerctl.cli import output
-from emailerctl.cli.remote import Address
+from emailerctl.cli.contexts import Place
 from emailerctl.errors import (
     BadRequest,
     EmailerError,
@@ -38,12 +38,12 @@ class RemoteLog:
         tag: of the messages; events do not say it, so that the API must look.
     """
 
-    def __init__(self, address: Address, *, tag: str = "") -> None:
+    def __init__(self, place: Place, *, tag: str = "") -> None:
         """Prepare; nothing is asked yet."""
         self._tag = tag
         self._http = httpx.AsyncClient(
-            base_url=address.url,
-            headers={"Authorization": f"Bearer {address.token}"},
+            base_url=place.url,
+            headers={"Authorization": f"Bearer {place.token}"},
             timeout=httpx.Timeout(_ANSWER_S),
             follow_redirects=False,
         )

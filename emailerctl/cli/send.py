@@ -2,6 +2,7 @@
 
 import base64
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,6 +16,7 @@ from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.wiring import App
 
 _REACHED = frozenset({State.SENT})
@@ -146,18 +148,15 @@ def send(
         on_unknown=on_unknown,
     )
 
-    async def work(opened: "App") -> int:
+    async def read(desk: "Desk") -> dict[str, object]:
         fields = given
         if template is not None:
-            use = await _read_use(opened, template, var, file, locale)
+            use = await _read_use(desk, template, var, file, locale)
             fields = given | {"template": use}
-        if like is not None:
-            fields = await _read_like(opened, like, fields)
-        caller = session.build_caller()
-        if plan:
-            await _show_plan(opened, fields)
-            return 0
-        receipt = await opened.acceptance.accept(fields, caller=caller, key=key)
+        return fields if like is None else await _read_like(desk, like, fields)
+
+    async def work(desk: "Desk") -> int:
+        receipt = await desk.accept(await read(desk), key=key)
         public = to_public(MESSAGE, receipt.message_id)
         for warning in receipt.warnings:
             output.warn(warning.detail)
@@ -168,9 +167,14 @@ def send(
             return 0
         output.note(said)
         limit_ms = TIMEOUT_MS if timeout_ms is None else timeout_ms
-        return await wait_for(opened, receipt.message_id, _REACHED, limit_ms)
+        return await wait_for(desk, receipt.message_id, _REACHED, limit_ms)
 
-    code = session.run(ctx, work)
+    if plan:
+        session.require_local(ctx)
+        fields = session.ask(ctx, read)
+        session.run(ctx, partial(_show_plan, fields))
+        return
+    code = session.ask(ctx, work)
     if code:
         raise Exit(code)
 
@@ -223,7 +227,7 @@ def build_fields(
     return {name: value for name, value in said.items() if value not in (None, [], {})}
 
 
-async def _show_plan(opened: "App", fields: dict[str, object]) -> None:
+async def _show_plan(fields: dict[str, object], opened: "App") -> None:
     """Write what would become of a message."""
     from emailerctl.core.plan import plan_message, write_plan
 
@@ -247,16 +251,14 @@ async def _show_plan(opened: "App", fields: dict[str, object]) -> None:
     output.note("nothing was sent or kept; the id is an example")
 
 
-async def _read_like(opened: "App", like: str, given: dict[str, object]) -> dict[str, object]:
+async def _read_like(desk: "Desk", like: str, given: dict[str, object]) -> dict[str, object]:
     """Return the fields of an earlier message, replaced by those that were given."""
-    from emailerctl.core import operate
     from emailerctl.core.reread import read_fields
 
-    message_id = await operate.resolve_id(opened.store, like, service=None)
-    view = await opened.store.find_message(message_id)
-    raw = await opened.store.load_raw(message_id)
-    if view is None or raw is None:
+    view = await desk.load_message(like)
+    if not view.has_content:
         raise ContentGone("the content of this message was removed: there is nothing to copy")
+    raw = await desk.load_raw(to_public(MESSAGE, view.message_id))
     fields = read_fields(raw, view)
     if {"to", "cc", "bcc"} & given.keys():  # other recipients, not more of them
         fields = {name: v for name, v in fields.items() if name not in {"to", "cc", "bcc"}}
@@ -268,13 +270,10 @@ async def _read_like(opened: "App", like: str, given: dict[str, object]) -> dict
 
 
 async def _read_use(
-    opened: "App", name: str, var: Words, file: str | None, locale: str | None
+    desk: "Desk", name: str, var: Words, file: str | None, locale: str | None
 ) -> dict[str, object]:
     """Return the field `template`; what is wrong with its name is said at acceptance."""
-    from emailerctl.templates.base import decode_head
-
-    stored = await opened.store.find_template(name)
-    schema = decode_head(stored.bundle).schema if stored else {}
+    schema = await desk.find_schema(name)
     variables = template_variables.read_variables(schema, var, file)
     use: dict[str, object] = {"name": name, "variables": variables}
     return use | ({"locale": locale} if locale else {})

@@ -1,4 +1,4 @@
-"""One run of a command against the store: settings, the opened app, who acts."""
+"""One run of a command: settings, the store or an API, who acts."""
 
 import os
 import sys
@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from typer import Context
 
+from emailerctl.cli import contexts
 from emailerctl.errors import UsageError
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.models.caller import Caller
     from emailerctl.settings import Settings
     from emailerctl.wiring import App
@@ -30,8 +32,54 @@ def load_settings(ctx: Context, overrides: Mapping[str, str] | None = None) -> "
     return load(Path(named) if named else None, overrides=overrides, environ=os.environ)
 
 
+def find_place(ctx: Context) -> contexts.Place | None:
+    """Return the API elsewhere that is meant; None: the store here.
+
+    Raises:
+        UsageError, NotFound, ConfigurationError: see `contexts.find_place`.
+    """
+    return contexts.find_place(ctx.find_root().params, os.environ)
+
+
+def ask(ctx: Context, work: Callable[["Desk"], Awaitable[Answer]]) -> Answer:
+    """Let *work* do its part where it is meant to: at the store here, or at an API elsewhere.
+
+    Raises:
+        EmailerError: what *work* raises, or why nobody can be asked.
+    """
+    import asyncio
+
+    place = find_place(ctx)
+    if place is None:
+        from emailerctl.cli.desk import LocalDesk
+        from emailerctl.wiring import find_actor
+
+        return run(ctx, lambda app: work(LocalDesk(app, find_actor())))
+    from emailerctl.cli.remote_desk import RemoteDesk
+
+    async def main() -> Answer:
+        desk = RemoteDesk(place)
+        try:
+            return await work(desk)
+        finally:
+            await desk.close()
+
+    return asyncio.run(main())
+
+
 def run(ctx: Context, work: Callable[["App"], Awaitable[Answer]]) -> Answer:
     """Open the store, let *work* do its part, and close the store.
+
+    Raises:
+        UsageError: an API elsewhere is meant.
+        EmailerError: what *work* raises, or why the store can't be opened.
+    """
+    require_local(ctx)
+    return run_here(ctx, work)
+
+
+def run_here(ctx: Context, work: Callable[["App"], Awaitable[Answer]]) -> Answer:
+    """Do the same whatever else is meant: the daemons look at their own store.
 
     Raises:
         EmailerError: what *work* raises, or why the store can't be opened.
@@ -47,6 +95,21 @@ def run(ctx: Context, work: Callable[["App"], Awaitable[Answer]]) -> Answer:
             return await work(app)
 
     return asyncio.run(main())
+
+
+def require_local(ctx: Context) -> None:
+    """Refuse to go on where an API elsewhere is meant.
+
+    Raises:
+        UsageError: names what is meant, and the way back.
+    """
+    place = find_place(ctx)
+    if place is not None:
+        raise UsageError(
+            f"{ctx.command_path} works where the store is, and not by way of "
+            f"{place.describe()}",
+            hint=f"run it there; or name the store here: --context {contexts.LOCAL}",
+        )
 
 
 def build_caller() -> "Caller":

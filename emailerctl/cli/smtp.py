@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Context, Exit, Option, Typer
 
-from emailerctl.cli import options, output, providers, session
+from emailerctl.cli import options, output, session
 from emailerctl.cli.completion import complete_hop
+from emailerctl.cli.desk import build_hop_not_found
 from emailerctl.cli.output import Form
 from emailerctl.errors import UsageError
 
@@ -62,7 +63,7 @@ def check(
         from emailerctl.core.operate import parse_recipient
 
         if name not in opened.tables:
-            raise providers.build_not_found(name, opened.tables)
+            raise build_hop_not_found(name, opened.tables)
         local = opened.settings.limits.allow_local_domains
         recipients = [parse_recipient(one, allow_local_domains=local) for one in to or ()]
         said = sender if sender is not None else opened.find_default_sender()

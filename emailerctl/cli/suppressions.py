@@ -9,11 +9,11 @@ from emailerctl.cli import options, output, session
 from emailerctl.cli.completion import complete_suppressed
 from emailerctl.cli.output import Cell, Moment
 from emailerctl.core import shapes
-from emailerctl.errors import NotFound
 from emailerctl.models.page import Page
-from emailerctl.store.base import Blocks, Deed, Suppression
+from emailerctl.store.base import Blocks, Suppression
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.wiring import App
 
 app = Typer(help="Addresses that are not sent to: list, add, rm, import, export.")
@@ -46,13 +46,13 @@ def list_(
     Example: emailerctl suppressions list ann@
     """
 
-    async def work(opened: "App") -> tuple[Page[Suppression], int]:
-        page = await opened.store.list_suppressions(
-            service=service, address=prefix, cursor=cursor, limit=limit
+    async def work(desk: "Desk") -> tuple[Page[Suppression], int]:
+        page = await desk.list_suppressions(
+            service=service, prefix=prefix, cursor=cursor, limit=limit
         )
-        return page, opened.clock.now_ms()
+        return page, desk.now_ms()
 
-    page, now_ms = session.run(ctx, work)
+    page, now_ms = session.ask(ctx, work)
 
     def row(one: Suppression) -> list[Cell]:
         return [
@@ -105,22 +105,12 @@ def add(
     Example: emailerctl suppressions add ann@example.org --detail "asked by phone"
     """
 
-    async def work(opened: "App") -> Suppression:
-        now_ms = opened.clock.now_ms()
-        one = Suppression(
-            address=_parse(opened, address),
-            service=service,
-            reason=reason,
-            detail=detail,
-            created_ms=now_ms,
-            expires_ms=None if duration_ms is None else now_ms + duration_ms,
-            actor=session.build_caller().name,
+    async def work(desk: "Desk") -> Suppression:
+        return await desk.suppress(
+            address, service, reason=reason, detail=detail, lasting_ms=duration_ms
         )
-        deed = Deed(one.actor, "suppression.add", one.address, detail, data={"as": reason})
-        await opened.store.suppress(one, deed=deed)
-        return one
 
-    made = session.run(ctx, work)
+    made = session.ask(ctx, work)
     output.result(f"suppressed {made.address}", shapes.suppression_shape(made))
 
 
@@ -143,20 +133,10 @@ def remove(
     """
     output.ask(f"Send to {address} again?")
 
-    async def work(opened: "App") -> str:
-        wire = _parse(opened, address)
-        deed = Deed(session.build_caller().name, "suppression.remove", wire, reason or "")
-        if not await opened.store.unsuppress(
-            wire, service, blocks=blocks, deed=deed, now_ms=opened.clock.now_ms()
-        ):
-            whose = f"for the service {service}" if service else "for all services"
-            raise NotFound(
-                f"{wire} is not suppressed {whose}",
-                hint=f"emailerctl suppressions list {wire}",
-            )
-        return wire
+    async def work(desk: "Desk") -> str:
+        return await desk.unsuppress(address, service, blocks=blocks, reason=reason or "")
 
-    wire = session.run(ctx, work)
+    wire = session.ask(ctx, work)
     output.result(f"{wire} is sent to again", {"address": wire, "service": service or None})
 
 
@@ -220,10 +200,3 @@ def export(
         await export_list(opened, service)
 
     session.run(ctx, work)
-
-
-def _parse(opened: "App", address: str) -> str:
-    from emailerctl.core.operate import parse_recipient
-
-    local = opened.settings.limits.allow_local_domains
-    return parse_recipient(address, allow_local_domains=local)

@@ -1,6 +1,6 @@
 """`emailerctl unknown`: what may or may not have gone out, and how the doubt ends."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Context, Option, Typer
@@ -10,17 +10,17 @@ from emailerctl.cli import options, output, session
 from emailerctl.cli.orders import Command, Query, act
 from emailerctl.cli.output import Cell, Form, Moment
 from emailerctl.core import shapes
-from emailerctl.core.outlook import Outlook, foresee
-from emailerctl.errors import Conflict, NotFound
+from emailerctl.core.answers import UnknownShape
+from emailerctl.core.outlook import Doubt
+from emailerctl.errors import Conflict
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
 from emailerctl.models.message import MessageView
-from emailerctl.providers.base import Abilities
 from emailerctl.store.base import Resolution, Unknown, Verb
 
 if TYPE_CHECKING:
-    from emailerctl.wiring import App
+    from emailerctl.cli.desk import Desk
 
 app = Typer(help="Messages in doubt: list, show, resolve, resend.")
 
@@ -43,14 +43,13 @@ def list_(ctx: Context, service: options.Service = None) -> None:
     Example: emailerctl unknown list
     """
 
-    async def work(opened: "App") -> tuple[list[Unknown], Mapping[str, Abilities], int]:
-        now_ms = opened.clock.now_ms()
-        found = await opened.store.list_unknown(now_ms=now_ms, service=service, limit=_MOST)
-        return found, opened.abilities, now_ms
+    async def work(desk: "Desk") -> tuple[Sequence[Doubt], int]:
+        return await desk.list_doubts(service=service, limit=_MOST), desk.now_ms()
 
-    found, abilities, now_ms = session.run(ctx, work)
+    found, now_ms = session.ask(ctx, work)
 
-    def row(one: Unknown) -> list[Cell]:
+    def row(doubt: Doubt) -> list[Cell]:
+        one = doubt.unknown
         next_, at_ms = _find_next(one)
         return [
             to_public(MESSAGE, one.message_id),
@@ -65,8 +64,8 @@ def list_(ctx: Context, service: options.Service = None) -> None:
 
     columns = ("id", "recipient", "since", "provider", "next", "when", "last answer", "subject")
 
-    def shape(one: Unknown) -> shapes.Shape:
-        return shapes.unknown_shape(one, foresee(one, abilities))
+    def shape(doubt: Doubt) -> UnknownShape:
+        return shapes.unknown_shape(*doubt)
 
     output.listing("In doubt", columns, found, shape=shape, row=row)
 
@@ -85,32 +84,24 @@ def show(ctx: Context, message: options.MessageId) -> None:
 
     Example: emailerctl unknown show 1C6K9Q
     """
-    from emailerctl.core import operate
 
-    async def work(
-        opened: "App",
-    ) -> tuple[MessageView, list[Unknown], Mapping[str, Abilities], int]:
-        message_id = await operate.resolve_id(opened.store, message, service=None)
-        view = await opened.store.find_message(message_id)
-        if view is None:
-            raise NotFound(f"there is no message {message}")
-        now_ms = opened.clock.now_ms()
-        doubts = await opened.store.list_unknown(now_ms=now_ms, message_id=message_id)
-        return view, doubts, opened.abilities, now_ms
+    async def work(desk: "Desk") -> tuple[MessageView, Sequence[Doubt], int]:
+        view = await desk.load_message(message)
+        public = to_public(MESSAGE, view.message_id)
+        return view, await desk.list_doubts(message=public, limit=_MOST), desk.now_ms()
 
-    view, doubts, abilities, now_ms = session.run(ctx, work)
+    view, doubts, now_ms = session.ask(ctx, work)
     public = to_public(MESSAGE, view.message_id)
     if view.state is not State.UNKNOWN:
         raise Conflict(f"{public} is {view.state}: no recipient is in doubt")
     if output.form() is not Form.TABLE:
-        shape = shapes.message_shape(view)
-        shape["doubts"] = [shapes.unknown_shape(d, foresee(d, abilities)) for d in doubts]
-        output.result("", shape)
+        said = [shapes.unknown_shape(*doubt) for doubt in doubts]
+        output.result("", {**shapes.message_shape(view), "doubts": said})
         return
     messages_.write_message(view, now_ms, has_dialogue=True)
     output.write_painted([("doubt", "bold")])
     for doubt in doubts:
-        for line in _describe(doubt, foresee(doubt, abilities), now_ms):
+        for line in _describe(doubt, now_ms):
             output.write_painted([(f"  {line}", "")])
     open_until_ms = max((a.open_until_ms or 0 for a in view.attempts), default=0)
     if open_until_ms > now_ms:
@@ -124,12 +115,13 @@ def show(ctx: Context, message: options.MessageId) -> None:
     )
 
 
-def _describe(doubt: Unknown, outlook: Outlook, now_ms: int) -> list[str]:
+def _describe(one: Doubt, now_ms: int) -> list[str]:
     """Say of a recipient what was answered, who is asked next, and who decides else."""
 
     def when(moment_ms: int | None) -> str:
         return messages_.say_when(moment_ms, now_ms)
 
+    doubt, outlook = one
     lines = [f"{doubt.address}  in doubt since {when(doubt.since_ms)}"]
     if doubt.answer:
         asked = f"asked last {when(doubt.asked_ms)}: " if doubt.asked_ms is not None else ""

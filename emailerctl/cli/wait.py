@@ -5,18 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import BadParameter, Context, Exit, Option
 
-from emailerctl.cli import follow, logs, options, output, session
+from emailerctl.cli import logs, options, output, session
 from emailerctl.core import shapes
-from emailerctl.errors import NotFound
+from emailerctl.models.clock import SystemClock
 from emailerctl.models.event import GAP
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
 from emailerctl.models.message import MessageView
-from emailerctl.models.page import EventFilter
 
 if TYPE_CHECKING:
+    from emailerctl.cli.desk import Desk
     from emailerctl.core.waiting import Verdict
-    from emailerctl.wiring import App
 
 TIMEOUT_MS = 60_000
 _ENDED_OTHERWISE = 65
@@ -65,45 +64,46 @@ def wait(
     wanted = frozenset(State(word.strip()) for word in states.split(","))
     ids = list(session.read_ids(messages))
 
-    async def work(opened: "App") -> int:
-        from emailerctl.core import operate, waiting
-        from emailerctl.core.route import build_facts, explain_route
+    async def work(desk: "Desk") -> int:
+        from emailerctl.core import waiting
 
+        reporting = await desk.find_reporting()
         views = []
         for message in ids:  # all of them first: a mistyped one is no reason to wait
-            view = await operate.load_message(opened.store, message, service=None)
-            chain = explain_route(opened.routing, build_facts(view)).chain
-            waiting.refuse_impossible(
-                view, wanted, chain=chain, reporting=opened.reporting_hops
-            )
+            view = await desk.load_message(message)
+            route = desk.explain_route(view)
+            if route is not None:
+                waiting.refuse_impossible(view, wanted, chain=route.chain, reporting=reporting)
             views.append(view)
-        ends_ms = opened.clock.boot_ms() + (TIMEOUT_MS if timeout_ms is None else timeout_ms)
+        clock = SystemClock()
+        ends_ms = clock.boot_ms() + (TIMEOUT_MS if timeout_ms is None else timeout_ms)
         worst = 0
         for view in views:
-            left_ms = max(ends_ms - opened.clock.boot_ms(), 0)
-            worst = max(worst, await wait_for(opened, view.message_id, wanted, left_ms))
+            left_ms = max(ends_ms - clock.boot_ms(), 0)
+            worst = max(worst, await wait_for(desk, view.message_id, wanted, left_ms))
         return worst
 
-    code = session.run(ctx, work)
+    code = session.ask(ctx, work)
     if code:
         raise Exit(code)
 
 
 async def wait_for(
-    opened: "App", message_id: int, wanted: Collection[State], limit_ms: int
+    desk: "Desk", message_id: int, wanted: Collection[State], limit_ms: int
 ) -> int:
     """Follow a message until it is in *wanted*, or never will be; return the exit code."""
     import asyncio
 
     from emailerctl.core.waiting import Verdict, judge
 
+    public = to_public(MESSAGE, message_id)
+    reporting = await desk.find_reporting()
     try:
         async with asyncio.timeout(limit_ms / 1000):
-            view, verdict = await _find_end(opened, message_id, wanted)
+            view, verdict = await _find_end(desk, message_id, wanted, reporting)
     except TimeoutError:
-        view = await _load(opened, message_id)
-        verdict = judge(view, wanted, reporting=opened.reporting_hops)
-    public = to_public(MESSAGE, message_id)
+        view = await desk.load_message(public)
+        verdict = judge(view, wanted, reporting=reporting)
     output.result(f"{view.state} {public}", shapes.message_shape(view))
     if verdict is Verdict.OPEN:
         output.error(
@@ -115,23 +115,18 @@ async def wait_for(
 
 
 async def _find_end(
-    opened: "App", message_id: int, wanted: Collection[State]
+    desk: "Desk", message_id: int, wanted: Collection[State], reporting: Collection[str]
 ) -> "tuple[MessageView, Verdict]":
     from emailerctl.core.waiting import Verdict, judge
 
-    async for event in follow.follow(opened.store, EventFilter(message_id=message_id), 0):
+    seen: tuple[MessageView, Verdict] | None = None
+    async for event in desk.follow_message(message_id):
         if event is None:
-            view = await _load(opened, message_id)
-            verdict = judge(view, wanted, reporting=opened.reporting_hops)
-            if verdict is not Verdict.OPEN:
-                return view, verdict
+            # Once more after the end was seen: its event may be newer than the last look.
+            if seen is not None and seen[1] is not Verdict.OPEN:
+                return seen
+            view = await desk.load_message(to_public(MESSAGE, message_id))
+            seen = view, judge(view, wanted, reporting=reporting)
         elif event.type != GAP:
             output.note("".join(piece for piece, _style in logs.build_line(event)).rstrip())
     raise AssertionError  # following never ends by itself
-
-
-async def _load(opened: "App", message_id: int) -> MessageView:
-    view = await opened.store.find_message(message_id)
-    if view is None:
-        raise NotFound(f"{to_public(MESSAGE, message_id)} was removed by retention")
-    return view

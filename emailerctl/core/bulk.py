@@ -6,11 +6,17 @@ it saw: the order itself is guarded, and a recipient that has stepped meanwhile 
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterable,
+    Mapping,
+)
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from emailerctl.core import operate
 from emailerctl.errors import AmbiguousId, NotFound
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.lifecycle import State
@@ -47,8 +53,12 @@ class Survey:
     absent: int = 0
 
 
+Load = Callable[[str], Awaitable[MessageView]]
+Walk = Callable[[MessageFilter], AsyncIterator[MessageView]]
+
+
 async def survey_ids(
-    store: Store,
+    load: Load,
     verb: Verb,
     messages: Iterable[str],
     *,
@@ -65,7 +75,7 @@ async def survey_ids(
         addresses = None if recipients is None else tuple(recipients)
         picks.append(Pick(message, addresses))
         try:
-            view = await operate.load_message(store, message, service=None)
+            view = await load(message)
         except (NotFound, AmbiguousId):
             absent += 1
             continue
@@ -79,12 +89,11 @@ async def survey_ids(
 
 
 async def survey_filter(
-    store: Store,
+    walk: Walk,
     verb: Verb,
     filter_: MessageFilter,
     states: Collection[State],
     *,
-    now_ms: int,
     resolution: Resolution | None = None,
 ) -> Survey:
     """Look for the recipients in *states* that the order fits, and the filter too.
@@ -96,7 +105,7 @@ async def survey_filter(
     picks: list[Pick] = []
     touched = 0
     left: Counter[State] = Counter()
-    async for view in _walk(store, filter_, wanted, now_ms):
+    async for view in _walk(walk, filter_, wanted):
         meant = [r for r in view.recipients if r.state in wanted and _is_meant(r, filter_)]
         if not meant:
             continue
@@ -109,14 +118,14 @@ async def survey_filter(
 
 
 async def _walk(
-    store: Store, filter_: MessageFilter, wanted: Collection[State], now_ms: int
+    walk: Walk, filter_: MessageFilter, wanted: Collection[State]
 ) -> AsyncIterator[MessageView]:
     """Yield the messages that may have a recipient in *wanted*: those that fold no later."""
     order = list(State)
     last = max((order.index(state) for state in wanted), default=-1)
     seen: set[int] = set()
     for state in order[: last + 1]:
-        async for view in walk_messages(store, replace(filter_, state=state), now_ms=now_ms):
+        async for view in walk(replace(filter_, state=state)):
             if view.message_id not in seen:  # it may step while we walk
                 seen.add(view.message_id)
                 yield view

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from emailerctl.core.accept import Acceptance
+from emailerctl.core.answers import JobShape
 from emailerctl.core.idempotency import hash_key
 from emailerctl.core.strictjson import load_object
 from emailerctl.errors import EmailerError, Fault, Invalid, MalformedJson, Unavailable
@@ -334,7 +335,7 @@ def _find_faults(error: EmailerError) -> tuple[Fault, ...]:
 # What a service hears of its job.
 
 
-async def find_status(store: Store, *, service: str, job_id: str) -> dict[str, object] | None:
+async def find_status(store: Store, *, service: str, job_id: str) -> JobShape | None:
     """Return what became of a service's job: accepted, rejected, or None: not known (yet).
 
     An accepted one is known by its idempotency key, whichever way it came.

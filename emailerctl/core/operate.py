@@ -259,3 +259,8 @@ def _read_time(given: Mapping[str, object], what: str, now_ms: int) -> int | Non
             raise ValueError(f'{shorten(value)} is no duration; write for example "1h"')
         return now_ms + to_ms(parse_duration(value))
     return None
+
+
+def list_fields(verb: Verb) -> Sequence[str]:
+    """Return what an order of that verb may say."""
+    return _FIELDS[verb]

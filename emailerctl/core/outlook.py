@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from emailerctl.providers.base import Abilities
 from emailerctl.store.base import Unknown
@@ -70,6 +71,13 @@ class Outlook:
     asks: tuple[str, ...] = ()
     ways: tuple[Way, ...] = ()
     until_ms: int | None = None
+
+
+class Doubt(NamedTuple):
+    """A recipient in doubt, and what will be asked about it."""
+
+    unknown: Unknown
+    outlook: Outlook
 
 
 def foresee(

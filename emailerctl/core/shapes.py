@@ -5,10 +5,31 @@ Moments are RFC 3339; what does not apply is null, so that every object has all 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from emailerctl.core.accept import Prepared
+from emailerctl.core.answers import (
+    AttemptShape,
+    BreakerShape,
+    FindingShape,
+    MessageShape,
+    NewRecipientShape,
+    NextHopShape,
+    OrderShape,
+    PauseShape,
+    PublicationShape,
+    QueueShape,
+    RateShape,
+    ReceiptShape,
+    RecipientShape,
+    RenderedShape,
+    StoredTemplateShape,
+    SuppressionShape,
+    TakenShape,
+    TemplateShape,
+    UnknownShape,
+)
 from emailerctl.core.batch import error_shape
 from emailerctl.core.bounces import Received
 from emailerctl.core.hop_view import HopView
@@ -47,17 +68,19 @@ Shape = dict[str, object]
 Item = TypeVar("Item")
 
 
-def page_shape(page: Page[Item], of_one: Callable[[Item], Shape]) -> Shape:
+def page_shape(page: Page[Item], of_one: Callable[[Item], Mapping[str, object]]) -> Shape:
     """Return a listing: `{"data", "next_cursor"}`."""
     return listing_shape(map(of_one, page.data), page.next_cursor)
 
 
-def listing_shape(data: Iterable[Shape], next_cursor: str | None = None) -> Shape:
+def listing_shape(
+    data: Iterable[Mapping[str, object]], next_cursor: str | None = None
+) -> Shape:
     """Return a listing of what has its shape already."""
     return {"data": list(data), "next_cursor": next_cursor}
 
 
-def template_shape(one: TemplateVersion) -> Shape:
+def template_shape(one: TemplateVersion) -> TemplateShape:
     """Return a version of a template, as listings have it."""
     head = decode_head(one.head)
     return {
@@ -72,7 +95,7 @@ def template_shape(one: TemplateVersion) -> Shape:
     }
 
 
-def stored_template_shape(stored: StoredTemplate) -> Shape:
+def stored_template_shape(stored: StoredTemplate) -> StoredTemplateShape:
     """Return a version of a template with its files and what it wants."""
     head = decode_head(stored.bundle)
     return {
@@ -88,7 +111,7 @@ def stored_template_shape(stored: StoredTemplate) -> Shape:
     }
 
 
-def publication_shape(publication: Publication) -> Shape:
+def publication_shape(publication: Publication) -> PublicationShape:
     """Return what publishing did."""
     return {
         "published": [
@@ -105,7 +128,7 @@ def publication_shape(publication: Publication) -> Shape:
     }
 
 
-def finding_shape(name: str, finding: Finding) -> Shape:
+def finding_shape(name: str, finding: Finding) -> FindingShape:
     """Return what was noticed in a template."""
     return {
         "template": name,
@@ -117,7 +140,7 @@ def finding_shape(name: str, finding: Finding) -> Shape:
     }
 
 
-def rendered_shape(stored: StoredTemplate, rendered: Rendered) -> Shape:
+def rendered_shape(stored: StoredTemplate, rendered: Rendered) -> RenderedShape:
     """Return a rendered template."""
     return {
         "name": stored.name,
@@ -128,7 +151,7 @@ def rendered_shape(stored: StoredTemplate, rendered: Rendered) -> Shape:
     }
 
 
-def receipt_shape(receipt: Receipt) -> Shape:
+def receipt_shape(receipt: Receipt) -> ReceiptShape:
     """Return what acceptance answers."""
     return {
         "id": to_public(MESSAGE, receipt.message_id),
@@ -136,13 +159,20 @@ def receipt_shape(receipt: Receipt) -> Shape:
         "created_at": to_text(receipt.created_ms),
         "on_unknown": receipt.on_unknown,
         "test": receipt.is_test,
-        "recipients": [
-            {"address": r.address, "kind": r.kind, "state": r.state}
-            | ({"reason": r.reason} if r.reason else {})
-            for r in receipt.recipients
-        ],
+        "recipients": list(map(_new_recipient_shape, receipt.recipients)),
         "warnings": [{"code": w.code, "detail": w.detail} for w in receipt.warnings],
     }
+
+
+def _new_recipient_shape(recipient: RecipientView) -> NewRecipientShape:
+    shape: NewRecipientShape = {
+        "address": recipient.address,
+        "kind": recipient.kind,
+        "state": recipient.state,
+    }
+    if recipient.reason:
+        shape["reason"] = recipient.reason
+    return shape
 
 
 def rehearsal_shape(receipt: Receipt, prepared: Prepared | None) -> Shape:
@@ -150,7 +180,7 @@ def rehearsal_shape(receipt: Receipt, prepared: Prepared | None) -> Shape:
 
     With a key that is known it would be a replay, and says of what.
     """
-    shape = receipt_shape(receipt)
+    shape: Shape = {**receipt_shape(receipt)}
     if prepared is None:
         return shape | {"dry_run": True, "idempotent_replayed": True}
     message = prepared.message
@@ -189,10 +219,10 @@ def _accepted_shape(receipt: Receipt, *, is_dry: bool) -> Shape:
     }
 
 
-def message_shape(view: MessageView, *, with_attempts: bool = True) -> Shape:
+def message_shape(view: MessageView, *, with_attempts: bool = True) -> MessageShape:
     """Return a message; listings leave the attempts out."""
     counts = Counter(recipient.state for recipient in view.recipients)
-    shape: Shape = {
+    shape: MessageShape = {
         "id": to_public(MESSAGE, view.message_id),
         "state": view.state,
         "created_at": to_text(view.created_ms),
@@ -221,7 +251,7 @@ def message_shape(view: MessageView, *, with_attempts: bool = True) -> Shape:
     return shape
 
 
-def recipient_shape(recipient: RecipientView) -> Shape:
+def recipient_shape(recipient: RecipientView) -> RecipientShape:
     """Return a recipient as it stands."""
     return {
         "address": recipient.address,
@@ -237,7 +267,7 @@ def recipient_shape(recipient: RecipientView) -> Shape:
     }
 
 
-def attempt_shape(attempt: AttemptView) -> Shape:
+def attempt_shape(attempt: AttemptView) -> AttemptShape:
     """Return one attempt as recorded."""
     return {
         "n": attempt.n,
@@ -284,7 +314,7 @@ def deed_shape(view: DeedView) -> Shape:
     }
 
 
-def order_shape(result: OrderResult) -> Shape:
+def order_shape(result: OrderResult) -> OrderShape:
     """Return what came of an operator's order: every recipient, and which of them changed."""
     changed = frozenset(result.changed)
     return {
@@ -295,7 +325,7 @@ def order_shape(result: OrderResult) -> Shape:
     }
 
 
-def unknown_shape(unknown: Unknown, outlook: Outlook) -> Shape:
+def unknown_shape(unknown: Unknown, outlook: Outlook) -> UnknownShape:
     """Return a recipient in doubt, what was answered about it, and what will be asked."""
     return {
         "id": to_public(MESSAGE, unknown.message_id),
@@ -367,7 +397,7 @@ def received_shape(received: Received) -> Shape:
     }
 
 
-def suppression_shape(suppression: Suppression) -> Shape:
+def suppression_shape(suppression: Suppression) -> SuppressionShape:
     """Return a suppression; service null means every service."""
     return {
         "address": suppression.address,
@@ -407,7 +437,7 @@ def inbox_shape(job: InboxJob, *, with_raw: bool = False) -> Shape:
     return shape
 
 
-def taken_shape(taken: Taken) -> Shape:
+def taken_shape(taken: Taken) -> TakenShape:
     """Return what became of a call with reports."""
     return {
         "replayed": taken.is_replay,
@@ -417,10 +447,10 @@ def taken_shape(taken: Taken) -> Shape:
     }
 
 
-def next_hop_shape(view: HopView) -> Shape:
+def next_hop_shape(view: HopView) -> NextHopShape:
     """Return a next hop's standing; kind null: it is no longer in the settings."""
     hop, bounds = view.hop, view.facts.bounds
-    rate = None
+    rate: RateShape | None = None
     if bounds.rate is not None:
         rate = {"limit": str(bounds.rate), "used_in_a_minute": view.used}
     return {
@@ -437,7 +467,7 @@ def next_hop_shape(view: HopView) -> Shape:
     }
 
 
-def breaker_shape(breaker: Breaker) -> Shape:
+def breaker_shape(breaker: Breaker) -> BreakerShape:
     """Return whether a next hop works, by what attempts have met."""
     is_open = breaker.state is BreakerState.OPEN
     return {
@@ -449,7 +479,7 @@ def breaker_shape(breaker: Breaker) -> Shape:
     }
 
 
-def stats_shape(stats: QueueStats) -> Shape:
+def stats_shape(stats: QueueStats) -> QueueShape:
     """Return the queue in numbers."""
     return {
         "ready": stats.ready,
@@ -465,7 +495,7 @@ def stats_shape(stats: QueueStats) -> Shape:
     }
 
 
-def pause_shape(pause: Pause) -> Shape:
+def pause_shape(pause: Pause) -> PauseShape:
     """Return the pause in force."""
     return {
         "since": to_text(pause.since_ms),

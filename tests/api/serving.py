@@ -7,22 +7,27 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import httpx
 import pysqlite3
 
 from daemons.api import main
+from emailerctl import wiring
+from emailerctl.core import tokens
 from emailerctl.errors import EmailerError
+from emailerctl.models.caller import Scope
 from emailerctl.settings import Settings, load
-from emailerctl.store import sqlite
+from emailerctl.store import migrations, sqlite
 from emailerctl.store.statements import ADD_MESSAGE
+from tests.conftest import build_settings
 
 ROOT = Path(__file__).resolve().parents[2]
-START_WITHIN_S = 45
+START_WITHIN_S = 60
 _BREAK = "EMAILER_TEST_BREAK"
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # a client would load all certificates anew
 
@@ -135,6 +140,27 @@ class ApiProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(10)
+
+
+@contextmanager
+def open_api(folder: Path) -> Iterator[tuple[ApiProcess, str]]:
+    """Run an API over a new store in *folder*; yield it, and a token that may do everything."""
+    place = build_settings(folder)
+    migrations.migrate(place.store.path)
+
+    async def make() -> str:
+        async with wiring.open_app(place) as app:
+            minted = await tokens.create(
+                app.store, app.clock, SystemRandom(), name="all", scopes=list(Scope)
+            )
+            return minted.text
+
+    process = ApiProcess(place)
+    try:
+        yield process, asyncio.run(make())
+    finally:
+        code = process.stop()
+    assert code == 0
 
 
 def _break_disk_on_demand() -> None:

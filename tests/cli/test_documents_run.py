@@ -39,7 +39,10 @@ REFUSED = {
 # What it says depends on where the test runs: here too it has to say it.
 EITHER = {"emailerctl doctor": 69, "emailerctl doctor --selector mail2026": 69}
 _MENTION = re.compile(r"(?<![\w/.])emailerctl ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?(?![\w(:])")
-_VARIABLES = {"EMAILER_CONFIG", "EMAILER_<SECTION>__<KEY>"}
+_VARIABLES = {
+    *("EMAILER_CONFIG", "EMAILER_URL", "EMAILER_TOKEN"),
+    "EMAILER_<SECTION>__<KEY>",
+}
 
 
 @pytest.fixture

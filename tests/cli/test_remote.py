@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from emailerctl.cli.remote import Address, find_address
-from emailerctl.errors import UsageError
 from tests.cli.world import Kind, World, build_environment
 
 
@@ -100,30 +98,6 @@ def test_the_same_as_of_the_store(world: World, relay: Relay) -> None:
         assert wrong.code == 77
     gone = world.run("logs", "--url", "http://127.0.0.1:9", "--token", token)
     assert (gone.code, "can't be reached" in gone.err) == (75, True)
-
-
-@pytest.mark.parametrize(
-    ("url", "token", "said"),
-    [
-        ("http://mail.example.org", "x", "would travel in clear"),
-        ("ftp://mail.example.org", "x", "is no URL of an API"),
-        ("https://mail.example.org", "", "needs a token"),
-    ],
-)
-def test_an_address_that_is_none(url: str, token: str, said: str) -> None:
-    with pytest.raises(UsageError, match=said):
-        find_address(url, token)
-
-
-def test_an_address_from_the_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert find_address(None, None) is None
-    monkeypatch.setenv("EMAILER_URL", "https://mail.example.org/")
-    monkeypatch.setenv("EMAILER_TOKEN", "there")
-
-    assert find_address(None, None) == Address("https://mail.example.org", "there")
-    assert find_address("http://localhost:8080", "here") == Address(
-        "http://localhost:8080", "here"
-    )
 
 
 def test_followed_across_restarts_of_the_api(world: World, relay: Relay) -> None:

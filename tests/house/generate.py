@@ -5,10 +5,13 @@ python -m tests.house.generate --check    (make check)
 """
 
 import inspect
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from daemons.api.openapi import build_document, find_problems
+from daemons.api.routes import ROUTES
 from emailerctl import errors
 from emailerctl.models.lifecycle import STEPS, State
 from emailerctl.settings.example import build_example
@@ -19,15 +22,6 @@ BEGIN = "<!-- life cycle: written by `make docs` from emailerctl/models/lifecycl
 END = "<!-- end of life cycle -->"
 
 
-def find_errors() -> list[type[errors.EmailerError]]:
-    """Return every deliberate error, in the order of the file."""
-    return [
-        item
-        for item in vars(errors).values()
-        if inspect.isclass(item) and issubclass(item, errors.EmailerError)
-    ]
-
-
 def build_problems(_present: str) -> str:
     """Return docs/problems.md: one section for each problem code."""
     parts = [
@@ -35,7 +29,7 @@ def build_problems(_present: str) -> str:
         "Every refusal of the API is a problem document (RFC 9457) with one of these codes;\n"
         "the command line says the same sentence and ends with the exit code.\n"
     ]
-    for error in sorted(find_errors(), key=lambda error: error.code):
+    for error in find_problems():
         if error is errors.EmailerError:
             continue
         said = inspect.cleandoc(error.__doc__ or "")
@@ -75,10 +69,16 @@ def build_architecture(present: str) -> str:
     return f"{before}{BEGIN}\n{build_life_cycle()}\n{END}{after}"
 
 
+def build_openapi() -> str:
+    """Return docs/openapi.json: what the API says of itself."""
+    return json.dumps(build_document(ROUTES), ensure_ascii=False, indent=1) + "\n"
+
+
 GENERATED: dict[str, Callable[[str], str]] = {
     "ARCHITECTURE.md": build_architecture,
     "docs/cli.md": build_reference,
     "docs/man/emailerctl.1": build_page,
+    "docs/openapi.json": lambda _present: build_openapi(),
     "docs/problems.md": build_problems,
     "etc/emailer.toml.example": lambda _present: build_example(),
 }

@@ -160,6 +160,7 @@ def test_few_modules_know_the_http_client() -> None:
     assert importing == {
         "emailerctl/cli/remote_log.py",
         "emailerctl/providers/http_client.py",
+        "emailerctl/client.py",
         "emailerctl/publish.py",
         "emailerctl/queues/forestmq_client.py",
     }

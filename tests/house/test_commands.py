@@ -44,6 +44,7 @@ def test_the_commands_of_every_day_are_there() -> None:
         ("reports", "ingest"),
         ("templates", "list show versions put push pull diff rollback rm render lint preview"),
         ("providers", "list enable disable"),
+        ("context", "add use list rm"),
     ):
         for name in verb.split():
             assert f"emailerctl {noun} {name}" in COMMANDS

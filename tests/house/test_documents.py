@@ -73,6 +73,8 @@ def test_links_lead_somewhere(document: Path) -> None:
 def test_no_file_names_a_machine_or_a_package_index() -> None:
     wrong = []
     for path in find_files():
+        if path.name == "swagger-ui-bundle.js":  # not ours, and minified
+            continue
         text = path.read_bytes().decode("utf-8", "replace")
         for n, line in enumerate(text.splitlines(), start=1):
             if _MACHINE.search(line) and path != Path(__file__) and path.name != "Makefile":

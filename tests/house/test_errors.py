@@ -6,12 +6,12 @@ import re
 import pytest
 
 from emailerctl.errors import EmailerError
-from tests.house.generate import find_errors
+from tests.house.generate import find_problems
 
 EXIT_CODES = {1, 2, 65, 66, 69, 75, 77, 78}
 
 
-@pytest.mark.parametrize("error", find_errors(), ids=lambda error: error.__name__)
+@pytest.mark.parametrize("error", find_problems(), ids=lambda error: error.__name__)
 def test_an_error_has_code_title_status_exit_code_and_docstring(
     error: type[EmailerError],
 ) -> None:
@@ -26,14 +26,14 @@ def test_an_error_has_code_title_status_exit_code_and_docstring(
 
 
 def test_every_error_has_a_code_of_its_own() -> None:
-    codes = [error.code for error in find_errors()]
+    codes = [error.code for error in find_problems()]
 
     assert sorted(codes) == sorted(set(codes))
-    assert all("code" in vars(error) for error in find_errors())
+    assert all("code" in vars(error) for error in find_problems())
 
 
 def test_try_later_is_said_by_status_and_exit_code_alike() -> None:
-    for error in find_errors():
+    for error in find_problems():
         if error.status == 429:
             assert error.exit_code == 75
         if error.exit_code == 77:

@@ -1,6 +1,7 @@
 """Surveys: whom an order about many would touch, and whom it would leave alone."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -24,10 +25,8 @@ async def survey(
     desk: Desk, verb: Verb, *states: State, filter_: MessageFilter = EVERYTHING
 ) -> Survey:
     resolution = Resolution.RESEND if verb is Verb.RESOLVE else None
-    now_ms = desk.clock.now_ms()
-    return await bulk.survey_filter(
-        desk.store, verb, filter_, states, now_ms=now_ms, resolution=resolution
-    )
+    walk = partial(bulk.walk_messages, desk.store, now_ms=desk.clock.now_ms())
+    return await bulk.survey_filter(walk, verb, filter_, states, resolution=resolution)
 
 
 async def test_recipients_are_found_whatever_their_message_is_called(desk: Desk) -> None:
@@ -100,10 +99,9 @@ async def test_ids_are_counted_and_kept_whatever_they_mean(desk: Desk) -> None:
     await desk.deliver(sent)
     said = [public(sent), public(queued), "zzz"]
 
-    found = await bulk.survey_ids(desk.store, Verb.CANCEL, said)
-    narrowed = await bulk.survey_ids(
-        desk.store, Verb.CANCEL, said, recipients=["A@example.org"]
-    )
+    load = partial(operate.load_message, desk.store, service=None)
+    found = await bulk.survey_ids(load, Verb.CANCEL, said)
+    narrowed = await bulk.survey_ids(load, Verb.CANCEL, said, recipients=["A@example.org"])
 
     assert found == Survey(
         picks=tuple(Pick(one) for one in said), touched=2, left={State.SENT: 1}, absent=1

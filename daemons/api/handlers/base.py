@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 from tornado import httputil
 
+from daemons.api.openapi import Operation
 from emailerctl.core.strictjson import MAX_VALUES, load_object
 from emailerctl.errors import (
     EmailerError,
@@ -81,12 +82,14 @@ class Handler:
         scopes: by method, any one of them suffices; a method without needs no token.
         body_limit: bytes; None: the setting's.
         challenge: how to authenticate, for a 401.
+        operations: by method, what it takes and answers (openapi.py).
     """
 
     scopes: ClassVar[Mapping[str, frozenset[Scope]]] = {}
     body_limit: ClassVar[int | None] = None
     challenge: ClassVar[str] = 'Bearer realm="emailerctl"'
     methods: ClassVar[tuple[str, ...]] = ()
+    operations: ClassVar[Mapping[str, Operation]] = {}
     caller: Caller
 
     def __init_subclass__(cls) -> None:

@@ -10,21 +10,24 @@ from tornado.iostream import StreamClosedError
 
 from daemons.api.feed import Follower, events_shape
 from daemons.api.handlers.base import READERS, Handler
+from daemons.api.openapi import Operation
 from daemons.api.schemas import (
     EVENT_FILTERS,
+    TICKET_BODY,
     Parse,
     parse_behind,
     parse_event_fields,
     parse_last,
     parse_limit,
-    parse_moment_of,
     parse_query,
     parse_seq,
+    parse_since,
     parse_ticket,
 )
 from emailerctl.core import eventlog, tickets
+from emailerctl.core.answers import EventShape, TicketShape
 from emailerctl.core.operate import resolve_id
-from emailerctl.errors import BadRequest, EmailerError
+from emailerctl.errors import AmbiguousId, BadRequest, EmailerError, NotFound
 from emailerctl.metrics.registry import STREAM_BYTES
 from emailerctl.models.caller import Caller
 from emailerctl.models.clock import to_text
@@ -34,6 +37,19 @@ from emailerctl.wiring import App
 HEARTBEAT_S = 15.0
 _STUCK_S = 60.0  # a client that takes nothing for so long is gone
 _RETRY_MS = 2_000  # when a client whose stream ended comes again
+_PAGE: Mapping[str, Parse] = {
+    **EVENT_FILTERS,
+    "after": parse_seq,
+    "limit": parse_limit,
+    "since": parse_since,
+    "last": parse_last,
+}
+_START: Mapping[str, Parse] = {
+    **EVENT_FILTERS,
+    "after": parse_seq,
+    "max_behind": parse_behind,
+    "ticket": str,
+}
 
 
 class _Log(Handler):
@@ -82,17 +98,18 @@ class Events(_Log):
     """`/v1/events`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {
+        "GET": Operation(
+            query=_PAGE,
+            answer=EventShape,
+            is_listing=True,
+            refusals=(NotFound, AmbiguousId),
+        )
+    }
 
     async def get(self) -> None:
         """Read the log after a sequence number, from a moment on, or the end of it."""
-        known: Mapping[str, Parse] = {
-            **EVENT_FILTERS,
-            "after": parse_seq,
-            "limit": parse_limit,
-            "since": parse_moment_of,
-            "last": parse_last,
-        }
-        query = parse_query(self.request.query_arguments, known)
+        query = parse_query(self.request.query_arguments, _PAGE)
         after, limit = query.pop("after", 0), query.pop("limit", PAGE_LIMIT)
         since, last = query.pop("since", None), query.pop("last", None)
         store = self.app.store
@@ -113,6 +130,14 @@ class EventStream(_Log):
     """`/v1/events/stream`: Server-Sent Events; `id:` is the sequence number."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {
+        "GET": Operation(
+            query=_START,
+            headers={"Last-Event-ID": "go on after this event"},
+            media_type="text/event-stream",
+            refusals=(NotFound, AmbiguousId),
+        )
+    }
     head = None
     _narrowed: EventFilter | None = None  # what the ticket is for
 
@@ -136,13 +161,7 @@ class EventStream(_Log):
 
     async def get(self) -> None:
         """Follow the log from `Last-Event-ID` or `after`, or from now on."""
-        known: Mapping[str, Parse] = {
-            **EVENT_FILTERS,
-            "after": parse_seq,
-            "max_behind": parse_behind,
-            "ticket": str,
-        }
-        query = parse_query(self.request.query_arguments, known)
+        query = parse_query(self.request.query_arguments, _START)
         query.pop("ticket", None)
         after, most_behind = query.pop("after", None), query.pop("max_behind", None)
         wanted = await _build_filter(self.app, self.caller, query)
@@ -199,6 +218,14 @@ class EventTickets(Handler):
     """`/v1/events/tickets`."""
 
     scopes: ClassVar = {"POST": READERS}
+    operations: ClassVar = {
+        "POST": Operation(
+            body=TICKET_BODY,
+            answer=TicketShape,
+            status=HTTPStatus.CREATED,
+            refusals=(NotFound, AmbiguousId),
+        )
+    }
 
     async def post(self) -> None:
         """Make a ticket for one stream that begins within a minute."""
@@ -211,7 +238,7 @@ class EventTickets(Handler):
             wanted=await _build_filter(self.app, self.caller, said),
         )
         self._headers["Cache-Control"] = "no-store"
-        body = {
+        body: TicketShape = {
             "ticket": issued.text,
             "expires_at": to_text(issued.expires_ms),
             "url": f"/v1/events/stream?ticket={issued.text}",

@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import Mapping
 from http import HTTPStatus
 from time import perf_counter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from daemons.api.feed import read_timeline
 from daemons.api.handlers.base import CONTENT_READERS, OPERATORS, READERS, SENDERS, Handler
+from daemons.api.openapi import Operation, Schema
 from daemons.api.schemas import (
+    DRY_RUN,
+    MESSAGE_FILTERS,
     RAW,
     Parse,
     parse_dry_run,
@@ -19,14 +22,32 @@ from daemons.api.schemas import (
     parse_seq,
 )
 from emailerctl.core import operate, shapes
+from emailerctl.core.answers import (
+    BatchShape,
+    EventShape,
+    MessageShape,
+    OrderShape,
+    ReceiptShape,
+    RehearsalShape,
+)
 from emailerctl.core.batch import MOST_VALUES, parse_batch
+from emailerctl.core.fields import SubmissionBody
 from emailerctl.core.reread import read_content
-from emailerctl.errors import EmailerError
+from emailerctl.errors import (
+    AmbiguousId,
+    Conflict,
+    ContentGone,
+    EmailerError,
+    RecipientRate,
+)
 from emailerctl.metrics.registry import ACCEPTANCE_SECONDS, ACCEPTANCES, ACCEPTED, REPLAYED
 from emailerctl.models.ids import MESSAGE, to_public
 from emailerctl.models.message import Receipt
 from emailerctl.models.page import PAGE_LIMIT
-from emailerctl.store.base import Verb
+from emailerctl.store.base import Resolution, Verb
+
+_FORM: Mapping[str, Parse] = {"format": parse_form}
+_TIMELINE: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit}
 
 BATCH_BYTES = 50 * 1024 * 1024
 _LONG_BYTES = 256 * 1024
@@ -36,6 +57,18 @@ class Messages(Handler):
     """`/v1/messages`."""
 
     scopes: ClassVar = {"POST": SENDERS, "GET": READERS}
+    operations: ClassVar = {
+        "POST": Operation(
+            body=SubmissionBody,
+            answer=ReceiptShape,
+            status=HTTPStatus.ACCEPTED,
+            also={HTTPStatus.OK: RehearsalShape},
+            query=DRY_RUN,
+            headers={"Idempotency-Key": "1 to 255 printable ASCII; the same one: one message"},
+            refusals=(RecipientRate,),
+        ),
+        "GET": Operation(query=MESSAGE_FILTERS, answer=MessageShape, is_listing=True),
+    }
 
     async def post(self) -> None:
         """Accept a message: 202 once it is committed."""
@@ -90,6 +123,26 @@ class MessageBatch(Handler):
 
     scopes: ClassVar = {"POST": SENDERS}
     body_limit: ClassVar = BATCH_BYTES
+    operations: ClassVar = {
+        "POST": Operation(
+            body={
+                "messages": {
+                    "type": "array",
+                    "items": {"$ref": "#/components/schemas/SubmissionBody"},
+                    "minItems": 1,
+                    "maxItems": 1000,
+                },
+                "atomic": {"type": ["boolean", "null"]},
+            },
+            required=("messages",),
+            answer=BatchShape,
+            status=HTTPStatus.ACCEPTED,
+            also={HTTPStatus.OK: BatchShape},
+            query=DRY_RUN,
+            headers={"Idempotency-Key": "for all of them; or idempotency_key in each"},
+            refusals=(RecipientRate,),
+        )
+    }
 
     async def post(self) -> None:
         """Accept up to a thousand messages: what became of each, in order."""
@@ -124,6 +177,7 @@ class Message(Handler):
     """`/v1/messages/{id}`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {"GET": Operation(answer=MessageShape, refusals=(AmbiguousId,))}
 
     async def get(self, text: str) -> None:
         """Show a message with its recipients and attempts."""
@@ -140,10 +194,18 @@ class MessageContent(Handler):
     """`/v1/messages/{id}/content`."""
 
     scopes: ClassVar = {"GET": CONTENT_READERS}
+    operations: ClassVar = {
+        "GET": Operation(
+            query=_FORM,
+            answer=dict[str, Any],
+            or_text="message/rfc822",
+            refusals=(AmbiguousId, ContentGone),
+        )
+    }
 
     async def get(self, text: str) -> None:
         """Show what a message says, or its bytes as they are sent (`?format=raw`)."""
-        query = parse_query(self.request.query_arguments, {"format": parse_form})
+        query = parse_query(self.request.query_arguments, _FORM)
         view, raw = await operate.load_content(self.app.store, text, service=self.caller.sees)
         self._headers |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
         if query.get("format") == RAW:
@@ -156,11 +218,15 @@ class MessageEvents(Handler):
     """`/v1/messages/{id}/events`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {
+        "GET": Operation(
+            query=_TIMELINE, answer=EventShape, is_listing=True, refusals=(AmbiguousId,)
+        )
+    }
 
     async def get(self, text: str) -> None:
         """Show what happened to a message, in order."""
-        known: Mapping[str, Parse] = {"after": parse_seq, "limit": parse_limit}
-        query = parse_query(self.request.query_arguments, known)
+        query = parse_query(self.request.query_arguments, _TIMELINE)
         store = self.app.store
         message_id = await operate.resolve_id(store, text, service=self.caller.sees)
         after, limit = query.get("after", 0), query.get("limit", PAGE_LIMIT)
@@ -183,3 +249,41 @@ class MessageVerb(Handler):
             self.parse_object(is_optional=True),
         )
         self.reply(shapes.order_shape(result))
+
+
+def describe_order(verb: Verb) -> Operation:
+    """Return what an operator's verb takes and answers."""
+    return Operation(
+        summary=_ORDERS.get(verb, ""),
+        body={name: _ORDER_FIELDS[name] for name in operate.list_fields(verb)},
+        required=("outcome",) if verb is Verb.RESOLVE else (),
+        answer=OrderShape,
+        refusals=(Conflict,),
+    )
+
+
+_ORDERS: Mapping[Verb, str] = {
+    Verb.CANCEL: "Withdraw what is queued or held, for good.",
+    Verb.HOLD: "Park what is queued until it is released.",
+    Verb.RELEASE: "Let go what is held.",
+    Verb.RETRY: "Queue again what failed, bounced or was cancelled; what is queued is due now.",
+    Verb.RESCHEDULE: "Have it due at another time.",
+    Verb.RESOLVE: "End a doubt: it was sent, it was not, or a second copy is accepted.",
+}
+_MOMENT: Schema = {"type": ["string", "null"], "format": "date-time"}
+_DURATION: Schema = {"type": ["string", "null"], "examples": ["2h"]}
+_ORDER_FIELDS: Mapping[str, Schema] = {
+    "recipients": {
+        "type": ["array", "null"],
+        "items": {"type": "string"},
+        "minItems": 1,
+        "description": "These only; else all that it fits.",
+    },
+    "reason": {"type": ["string", "null"]},
+    "expires_at": _MOMENT,
+    "expires_in": _DURATION,
+    "send_at": _MOMENT,
+    "send_in": _DURATION,
+    "outcome": {"enum": [resolution.value for resolution in Resolution]},
+    "force": {"type": ["boolean", "null"], "description": "Needs a reason."},
+}

@@ -3,8 +3,10 @@
 from typing import ClassVar
 
 from daemons.api.handlers.base import ADMINS, READERS, Handler
+from daemons.api.openapi import Operation
 from daemons.api.providers import list_providers, set_state
-from daemons.api.schemas import parse_reason
+from daemons.api.schemas import REASON_BODY, parse_reason
+from emailerctl.core.answers import NextHopShape
 from emailerctl.core.shapes import listing_shape
 from emailerctl.store.base import HopState
 
@@ -13,6 +15,7 @@ class Providers(Handler):
     """`/v1/providers`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {"GET": Operation(answer=NextHopShape, is_listing=True)}
 
     async def get(self) -> None:
         """List the next hops with their standing."""
@@ -23,6 +26,7 @@ class ProviderVerb(Handler):
     """`/v1/providers/{name}/enable`, `/disable`."""
 
     scopes: ClassVar = {"POST": ADMINS}
+    operations: ClassVar = {"POST": Operation(body=REASON_BODY, answer=NextHopShape)}
 
     async def post(self, name: str, verb: str) -> None:
         """Let a next hop take mail, or not."""

@@ -4,9 +4,11 @@ from http import HTTPStatus
 from typing import ClassVar
 
 from daemons.api.handlers.base import Handler
+from daemons.api.openapi import Operation
 from emailerctl import log
+from emailerctl.core.answers import TakenShape
 from emailerctl.core.shapes import taken_shape
-from emailerctl.errors import EmailerError, Unauthorized
+from emailerctl.errors import EmailerError, TooManyRequests, Unauthorized
 from emailerctl.metrics.registry import REPORTS
 from emailerctl.providers.base import NotVerified
 
@@ -18,6 +20,14 @@ class Reports(Handler):
 
     body_limit: ClassVar = _BODY_BYTES
     challenge: ClassVar = 'Basic realm="reports"'
+    operations: ClassVar = {
+        "POST": Operation(
+            body={},
+            takes="*/*",
+            answer=TakenShape,
+            refusals=(Unauthorized, TooManyRequests),
+        )
+    }
 
     async def is_admitted(self) -> bool:
         """Let nobody in who has failed too often, before a long body is read."""
@@ -30,7 +40,7 @@ class Reports(Handler):
             return False
         return True
 
-    async def head(self, provider: str, _secret: str) -> None:
+    async def head(self, provider: str, _secret: str = "") -> None:
         """Say that there is something here: some providers ask when a URL is entered.
 
         django-anymail 13 answers 200 for the same reason (`AnymailBaseWebhookView.head`,
@@ -39,7 +49,7 @@ class Reports(Handler):
         self.app.reporting.load_reader(provider)
         self.reply({})
 
-    async def post(self, provider: str, secret: str) -> None:
+    async def post(self, provider: str, secret: str = "") -> None:
         """Take one call; 2xx also for what was told before."""
         headers = {name.lower(): value for name, value in self.request.headers.get_all()}
         try:

@@ -1,16 +1,38 @@
 """`/v1/templates`: publish, show, render, roll back, remove."""
 
+from collections.abc import Mapping
+from http import HTTPStatus
 from typing import ClassVar
 
 from daemons.api.handlers.base import ADMINS, READERS, SENDERS, Handler
-from daemons.api.schemas import parse_files, parse_query, parse_rendering, parse_version
+from daemons.api.openapi import Operation
+from daemons.api.schemas import (
+    FILES_BODY,
+    RENDERING_BODY,
+    VERSION_BODY,
+    Parse,
+    parse_files,
+    parse_query,
+    parse_rendering,
+    parse_version,
+)
 from emailerctl.core import shapes, templates
+from emailerctl.core.answers import (
+    PublicationShape,
+    RenderedShape,
+    StoredTemplateShape,
+    TemplateNameShape,
+    TemplateShape,
+)
+
+_ONE: Mapping[str, Parse] = {"version": str}
 
 
 class Templates(Handler):
     """`/v1/templates`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {"GET": Operation(answer=TemplateShape, is_listing=True)}
 
     async def get(self) -> None:
         """List the templates, each in its version in force."""
@@ -22,10 +44,15 @@ class Template(Handler):
     """`/v1/templates/{name}`."""
 
     scopes: ClassVar = {"GET": READERS, "PUT": ADMINS, "DELETE": ADMINS}
+    operations: ClassVar = {
+        "GET": Operation(query=_ONE, answer=StoredTemplateShape),
+        "PUT": Operation(body=FILES_BODY, required=("files",), answer=PublicationShape),
+        "DELETE": Operation(status=HTTPStatus.NO_CONTENT),
+    }
 
     async def get(self, name: str) -> None:
         """Show a template with its files; `version` is one, or its beginning."""
-        query = parse_query(self.request.query_arguments, {"version": str})
+        query = parse_query(self.request.query_arguments, _ONE)
         stored = await templates.load(self.app.store, name, query.get("version", ""))
         self.reply(shapes.stored_template_shape(stored))
 
@@ -51,6 +78,7 @@ class TemplateVersions(Handler):
     """`/v1/templates/{name}/versions`."""
 
     scopes: ClassVar = {"GET": READERS}
+    operations: ClassVar = {"GET": Operation(answer=TemplateShape, is_listing=True)}
 
     async def get(self, name: str) -> None:
         """List the versions of a template, newest first."""
@@ -64,6 +92,7 @@ class TemplateRollback(Handler):
     """`/v1/templates/{name}/rollback`."""
 
     scopes: ClassVar = {"POST": ADMINS}
+    operations: ClassVar = {"POST": Operation(body=VERSION_BODY, answer=TemplateNameShape)}
 
     async def post(self, name: str) -> None:
         """Put another version in force; without `version` the one before."""
@@ -71,13 +100,15 @@ class TemplateRollback(Handler):
         put = await self.app.store.roll_back_template(
             name, version, actor=self.caller.name, now_ms=self.app.clock.now_ms()
         )
-        self.reply({"name": name, "version": put})
+        restored: TemplateNameShape = {"name": name, "version": put}
+        self.reply(restored)
 
 
 class TemplateRendering(Handler):
     """`/v1/templates/{name}/render`."""
 
     scopes: ClassVar = {"POST": SENDERS | ADMINS}
+    operations: ClassVar = {"POST": Operation(body=RENDERING_BODY, answer=RenderedShape)}
 
     async def post(self, name: str) -> None:
         """Render a template and send nothing."""

@@ -12,6 +12,7 @@ from typing import ClassVar
 from tornado import httputil
 
 from daemons.api.handlers.base import Handler
+from daemons.api.openapi import Operation
 from emailerctl.errors import BadRequest, NotFound
 from emailerctl.models.text import shorten
 
@@ -60,6 +61,17 @@ _WRONG = (
 
 class Unsubscribe(Handler):
     """`/u/{link}`."""
+
+    operations: ClassVar = {
+        "GET": Operation(media_type=_HTML, also={HTTPStatus.NOT_FOUND: None}),
+        "POST": Operation(
+            body={_FIELD: {"const": _VALUE.decode()}},
+            required=(_FIELD,),
+            takes="application/x-www-form-urlencoded",
+            media_type=_HTML,
+            also={HTTPStatus.NOT_FOUND: None},
+        ),
+    }
 
     body_limit: ClassVar = _BODY_BYTES
 
