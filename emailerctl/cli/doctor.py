@@ -80,9 +80,10 @@ def doctor(
 
     async def work(opened: "App") -> None:
         resolver: Resolver | None = None
-        servers = [dns] if dns else opened.settings.dns.servers
+        said = opened.settings.dns
+        servers, within_s = [dns] if dns else said.servers, said.timeout.total_seconds()
         try:
-            resolver = None if offline else Resolver(servers)
+            resolver = None if offline else Resolver(servers, within_s=within_s)
         except DnsTrouble as error:
             found.append(Finding("dns", Verdict.FAIL, str(error), "see /etc/resolv.conf"))
         visit = Visit(opened, resolver, tuple(selector or ()), tuple(domain or ()))

@@ -1,6 +1,7 @@
 """`emailerctl publish`: one email into ForestMQ, as a service would."""
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
 from pathlib import Path
@@ -211,8 +212,11 @@ def _read_json(name: str) -> dict[str, object]:
     from emailerctl.core.strictjson import load_object
 
     try:
-        with open(0 if name == "-" else name, "rb", closefd=name != "-") as file:
-            octets = file.read(_MOST_BYTES)
+        if name == "-":
+            octets = sys.stdin.buffer.read(_MOST_BYTES)
+        else:
+            with Path(name).open("rb") as file:
+                octets = file.read(_MOST_BYTES)
     except OSError as error:
         raise UsageError(f"can't read {name}: {error.strerror}") from error
     return load_object(octets)

@@ -115,7 +115,7 @@ def send(
 
     Example: emailerctl send --to ann@example.org --subject Hello --text Hi --plan
 
-    Example: emailerctl send --to ann@example.org --template welcome --var name=Ann
+    Example: emailerctl send --to ann@example.org --template password-reset --var code=483920
     """
     template_variables.require_template(template, var, file, locale)
     if plan and (wait or key is not None):

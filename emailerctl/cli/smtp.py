@@ -6,7 +6,6 @@ from typer import Argument, Context, Exit, Option, Typer
 
 from emailerctl.cli import options, output, session
 from emailerctl.cli.completion import complete_hop
-from emailerctl.cli.desk import build_hop_not_found
 from emailerctl.cli.output import Form
 from emailerctl.errors import UsageError
 
@@ -60,6 +59,7 @@ def check(
         raise UsageError("--from goes with --to", hint="name a recipient: --to ADDRESS")
 
     async def work(opened: "App") -> "Conversation":
+        from emailerctl.cli.desk import build_hop_not_found
         from emailerctl.core.operate import parse_recipient
 
         if name not in opened.tables:

@@ -12,6 +12,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from emailerctl.core.accept import Acceptance, Key, Prepared, name_outcome
+from emailerctl.core.shapes import error_shape
 from emailerctl.errors import (
     EmailerError,
     Fault,
@@ -286,13 +287,3 @@ def _find_faults_of(place: int, error: EmailerError) -> Iterable[Fault]:
     if isinstance(error, Invalid):
         return [Fault(f"/messages/{place}{f.pointer}", f.detail) for f in error.faults]
     return [Fault(f"/messages/{place}", error.detail)]
-
-
-def error_shape(error: EmailerError) -> dict[str, object]:
-    """Return what is wrong with one message of a batch; pointers are within the message."""
-    return {
-        "status": error.status.value,
-        "code": error.code,
-        "detail": error.detail,
-        **error.members,
-    }

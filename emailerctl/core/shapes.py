@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
-from emailerctl.core.accept import Prepared
 from emailerctl.core.answers import (
     AttemptShape,
     BreakerShape,
@@ -30,11 +29,8 @@ from emailerctl.core.answers import (
     TemplateShape,
     UnknownShape,
 )
-from emailerctl.core.batch import error_shape
 from emailerctl.core.bounces import Received
 from emailerctl.core.hop_view import HopView
-from emailerctl.core.outlook import Outlook
-from emailerctl.core.templates import Publication
 from emailerctl.errors import EmailerError
 from emailerctl.models.clock import to_text
 from emailerctl.models.ids import INBOX, MESSAGE, TOKEN, to_public
@@ -62,7 +58,10 @@ from emailerctl.store.base import (
 from emailerctl.templates.base import Finding, Rendered, decode_head
 
 if TYPE_CHECKING:
+    from emailerctl.core.accept import Prepared
     from emailerctl.core.explain import Explanation, Said
+    from emailerctl.core.outlook import Outlook
+    from emailerctl.core.templates import Publication
 
 Shape = dict[str, object]
 Item = TypeVar("Item")
@@ -111,7 +110,7 @@ def stored_template_shape(stored: StoredTemplate) -> StoredTemplateShape:
     }
 
 
-def publication_shape(publication: Publication) -> PublicationShape:
+def publication_shape(publication: "Publication") -> PublicationShape:
     """Return what publishing did."""
     return {
         "published": [
@@ -175,7 +174,7 @@ def _new_recipient_shape(recipient: RecipientView) -> NewRecipientShape:
     return shape
 
 
-def rehearsal_shape(receipt: Receipt, prepared: Prepared | None) -> Shape:
+def rehearsal_shape(receipt: Receipt, prepared: "Prepared | None") -> Shape:
     """Return what would come of a message; id null: none was made.
 
     With a key that is known it would be a replay, and says of what.
@@ -325,7 +324,7 @@ def order_shape(result: OrderResult) -> OrderShape:
     }
 
 
-def unknown_shape(unknown: Unknown, outlook: Outlook) -> UnknownShape:
+def unknown_shape(unknown: Unknown, outlook: "Outlook") -> UnknownShape:
     """Return a recipient in doubt, what was answered about it, and what will be asked."""
     return {
         "id": to_public(MESSAGE, unknown.message_id),
@@ -530,3 +529,13 @@ def breach_shape(breach: Breach) -> Shape:
 
 def _moment(moment_ms: int | None) -> str | None:
     return None if moment_ms is None else to_text(moment_ms)
+
+
+def error_shape(error: EmailerError) -> dict[str, object]:
+    """Return what is wrong with one message of a batch; pointers are within the message."""
+    return {
+        "status": error.status.value,
+        "code": error.code,
+        "detail": error.detail,
+        **error.members,
+    }

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import pytest
 
@@ -12,14 +12,26 @@ from tests.cli.world import Kind, World
 from tests.house.manual import find_examples
 from tests.smtpd.fixture import SmtpServer
 
-# Run until they are stopped: tests/cli/test_documents_run.py and test_dev.py start them.
-ENDLESS = (
-    "emailerctl dev",
-    "emailerctl serve",
-    "emailerctl consume",
-    "emailerctl logs --follow",
+# Run until they are stopped, want a terminal, or what is no file and no message: a test each.
+ELSEWHERE = (
+    *(
+        "emailerctl dev",
+        "emailerctl serve",
+        "emailerctl consume",
+    ),  # test_documents_run, test_dev
+    *("emailerctl logs --follow", "emailerctl --url"),  # test_documents_run, test_remote
+    "emailerctl top",  # test_top
+    "emailerctl templates preview",  # test_template_preview
+    "emailerctl templates rollback",  # test_templates
+    *("emailerctl domains verify", "emailerctl domains rm"),  # test_sending, test_signing
+    "emailerctl context",  # test_elsewhere
+    "emailerctl publish",  # test_publish
+    *(
+        "emailerctl queue foreign -o id |",
+        "emailerctl inbox",
+    ),  # test_queue_by_forestmq, test_inbox
 )
-EXAMPLES = [one for one in find_examples() if not one.startswith(ENDLESS)]
+EXAMPLES = [one for one in find_examples() if not one.startswith(ELSEWHERE)]
 BOUNCES = "address,code,error,created_at\ngone@example.org,550,,\n"
 MAIL = "To: ann@example.org\nSubject: Hello\n\nHi\n"
 # What stands before the first pipe and is not ours, and what it prints.
@@ -54,14 +66,27 @@ MESSAGES: Mapping[str, Callable[[World], str]] = {
     "emailerctl unknown": doubtful,
     "emailerctl wait": sent,
 }
-BEFORE: Mapping[str, tuple[str, ...]] = {
-    "emailerctl suppressions rm": ("suppressions", "add", "ann@example.org"),
-    "emailerctl tokens rotate": ("tokens", "create", "shop", "--scope", "send"),
-    "emailerctl tokens revoke": ("tokens", "create", "shop", "--scope", "send"),
-    "emailerctl store restore": ("store", "backup", "emailer-2026-11-24.db"),
+TEMPLATES = (("templates", "init", "templates"), ("templates", "push", "templates"))
+KEY = (("domains", "add", "example.org"), ("domains", "verify", "example.org", "--unchecked"))
+BEFORE: Mapping[str, Sequence[tuple[str, ...]]] = {
+    **dict.fromkeys(
+        (
+            f"emailerctl templates {verb} "
+            for verb in ("versions", "show", "put", "push", "diff", "rm", "render", "lint")
+        ),
+        TEMPLATES,
+    ),
+    "emailerctl send --to ann@example.org --template": TEMPLATES,
+    "emailerctl domains dns": KEY,
+    "emailerctl domains rotate": KEY,
+    "emailerctl suppressions rm": (("suppressions", "add", "ann@example.org"),),
+    "emailerctl tokens rotate": (("tokens", "create", "shop", "--scope", "send"),),
+    "emailerctl tokens revoke": (("tokens", "create", "shop", "--scope", "send"),),
+    "emailerctl store restore": (("store", "backup", "emailer-2026-11-24.db"),),
 }
 # What is no success where nothing else runs, and why.
 CODES = {
+    "emailerctl status --short": 69,  # there is no consumer
     "emailerctl doctor": 69,  # there is no consumer
     "emailerctl doctor --domain example.org --selector mail2026 -o json": 69,
     "emailerctl wait 1C6K9Q --for delivered,failed --timeout 30s": 65,  # SMTP reports nothing
@@ -72,8 +97,8 @@ CODES = {
 
 def prepare(example: str, world: World, cli: Runner) -> list[str]:
     """Put the files and things there that it needs; return the words with a real id."""
-    for start, words in BEFORE.items():
-        if example.startswith(start):
+    for start, commands in BEFORE.items():
+        for words in commands if example.startswith(start) else ():
             cli.ok(*words)
     if "1C6K9Q" in example:
         make = next((m for s, m in MESSAGES.items() if example.startswith(s)), queued)

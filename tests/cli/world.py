@@ -113,6 +113,9 @@ def call(words: Sequence[str], *, folder: Path, stdin: str = "") -> Result:
     return Result(code, shown, told)
 
 
+DAEMONS = frozenset({"dev", "serve", "consume"})  # these take signals, and fork
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """A folder with a settings file and, once migrated, a store."""
@@ -129,8 +132,8 @@ class World:
         return [sys.executable, "-m", "emailerctl", "--config", str(self.file), *args]
 
     def run(self, *args: str, stdin: str = "", **environment: str) -> Result:
-        """Run a command on pipes; in this process, but where it needs another environment."""
-        if not environment:
+        """Run a command on pipes; a daemon, or with an environment, in a process of its own."""
+        if not environment and args[0] not in DAEMONS:
             return self.call(*args, stdin=stdin)
         done = subprocess.run(
             self.command(*args),

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import trustme
 
-from daemons.api.server import listen
 from daemons.api.submission import serve_mail
+from daemons.run import listen
 from emailerctl import wiring
 from emailerctl.core import tokens
 from emailerctl.core.foreign_mail import read_foreign_mail

@@ -96,5 +96,5 @@ def test_labels_are_bounded(metric: metrics.Metric) -> None:
     """Of ours, or next hops: never an address, a domain, a tag, a service, a message."""
     assert set(metric.labels) <= {
         *("outcome", "next_hop", "result", "lane", "type", "waiting_for", "state"),
-        *("name", "version", "sqlite"),
+        *("name", "version", "sqlite", "use", "what"),
     }
