@@ -76,6 +76,7 @@ def doctor(
     from emailerctl.core.doctor import Finding, Verdict
     from emailerctl.resolver import DnsTrouble, Resolver
 
+    session.require_local(ctx)
     found: list[Finding] = []
 
     async def work(opened: "App") -> None:

@@ -1,8 +1,9 @@
 """An API elsewhere, asked as the store here would be: the same commands, the same output."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from emailerctl import errors
@@ -27,9 +28,6 @@ from emailerctl.store.base import (
     Suppression,
     Verb,
 )
-
-if TYPE_CHECKING:
-    import httpx
 
 Item = TypeVar("Item")
 
@@ -81,14 +79,16 @@ class RemoteDesk:
         """Close the connections."""
         await self._client.close()
 
-    async def _request(self, method: str, path: str, **more: Any) -> "httpx.Response":
-        """Return an answer.
+    async def _request(
+        self, method: str, path: str, **more: Any
+    ) -> tuple[bytes, Mapping[str, str]]:
+        """Return an answer's body and headers.
 
         Raises:
             EmailerError: what the API says, or that it does not answer.
         """
         try:
-            return await self._client.request(method, path, **more)
+            answer = await self._client.request(method, path, **more)
         except Refused as refused:
             raise to_error(refused) from refused
         except NoAnswer as silence:
@@ -97,16 +97,17 @@ class RemoteDesk:
                 f"no answer from {self.place.url}: {silence.reason}",
                 hint=f"is that the right URL, and does it run? Repeat it later{key}",
             ) from silence
+        return answer.content, answer.headers
 
     async def _ask(self, method: str, path: str, **more: Any) -> tuple[Any, Mapping[str, str]]:
-        """Return an answer's body and headers.
+        """Return what JSON an answer has, and its headers.
 
         Raises:
             EmailerError: see `_request`; or what answers is no API of ours.
         """
-        answer = await self._request(method, path, **more)
+        octets, headers = await self._request(method, path, **more)
         try:
-            return (answer.json() if answer.content else None), answer.headers
+            return (json.loads(octets) if octets else None), headers
         except ValueError:
             raise errors.NextHopRefused(
                 f"{self.place.url} answers, but it is no API of ours",
@@ -158,8 +159,8 @@ class RemoteDesk:
     async def load_raw(self, text: str) -> bytes:
         """See `Desk`."""
         path = f"/v1/messages/{quote(text, safe='')}/content"
-        answer = await self._request("GET", path, params={"format": "raw"})
-        return answer.content
+        octets, _ = await self._request("GET", path, params={"format": "raw"})
+        return octets
 
     async def load_message(self, text: str) -> MessageView:
         """See `Desk`."""

@@ -32,6 +32,7 @@ def migrate(ctx: Context) -> None:
     """
     from emailerctl.store.migrations import migrate as bring_up_to_date
 
+    session.require_local(ctx)
     settings = session.load_settings(ctx)
     steps = bring_up_to_date(settings.store.path)
     output.result(
@@ -50,6 +51,7 @@ def check(ctx: Context) -> None:
     from emailerctl.store.sqlite import find_damage
     from emailerctl.wiring import describe_library
 
+    session.require_local(ctx)
     path = session.load_settings(ctx).store.path
     steps = list_steps(path)
     damage = find_damage(path)
@@ -167,6 +169,7 @@ def backup(
     """
     from emailerctl.store.copying import back_up
 
+    session.require_local(ctx)
     source = session.load_settings(ctx).store.path
     with output.progress("Backing up", has_octets=True) as progress:
         made = back_up(source, path.absolute(), progress=progress)
@@ -212,6 +215,7 @@ def restore(
     from emailerctl.store.migrations import migrate as bring_up_to_date
     from emailerctl.wiring import fence_store, find_actor
 
+    session.require_local(ctx)
     settings = session.load_settings(ctx)
     place = settings.store.path.absolute()
     found = copying.examine(path.absolute())

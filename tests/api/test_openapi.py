@@ -173,14 +173,22 @@ def test_whatever_is_sent_the_answer_is_as_described(api: httpx.Client) -> None:
     assert all(seen.values())
 
 
+FILES = {
+    "template.toml": '[variables.who]\ntype = "string"\nrequired = true\nexample = "Ann"\n',
+    "subject.txt": "Hello {{ who }}",
+    "body.html": "<p>Hello {{ who }}</p>",
+}
 # What a good request of a method is; the others need none, or the state is not there for it.
 BODIES: Mapping[str, object] = {
     "POST /v1/messages": MESSAGE,
     "POST /v1/messages/batch": {"messages": [MESSAGE]},
     "POST /v1/messages/{id}/reschedule": {"send_in": "1h"},
     "POST /v1/suppressions": {"address": "gone@example.net"},
+    "PUT /v1/templates/{name}": {"files": FILES},
+    "POST /v1/templates/{name}/render": {"variables": {"who": "Ann"}},
 }
 NOT_NOW = {
+    "GET /v1/jobs/{id}": 404,
     "POST /v1/messages/{id}/release": 409,
     "POST /v1/messages/{id}/resolve": 422,
     "POST /v1/reports/{provider}": 404,
@@ -193,10 +201,13 @@ NOT_NOW = {
 def test_good_answers_are_as_described(api: httpx.Client) -> None:
     """Of every method, with something to tell: a message, its events, a suppression."""
     answered = {}
+    older = {**FILES, "subject.txt": "Good morning {{ who }}"}  # what can be gone back to
     for operation in OPERATIONS:
         if is_endless(operation):
             continue
         message = api.post("/v1/messages", json=MESSAGE).json()["id"]
+        for files in (older, FILES) if "/templates/{name}" in operation.path else ():
+            assert api.put("/v1/templates/relay", json={"files": files}).status_code == 200
         found = {"id": message, "address": "gone@example.net", "name": "relay"}
         found |= {"provider": "relay", "secret": "x", "link": "x", "file": "start.js"}
         body = BODIES.get(operation.label)

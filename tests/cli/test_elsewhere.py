@@ -207,7 +207,10 @@ def test_refusals_are_the_same_there(
     nobody = run("--url", "http://127.0.0.1:1", "--token", token, "messages", "list")
     assert (wrong.code, nobody.code) == (77, 75)
     assert "http://127.0.0.1:1" in nobody.err
-    for words in ("status", "queue pause", "store audit", "doctor", "messages export"):
+    for words in (
+        *("status", "queue pause", "doctor", "messages export", "store audit"),
+        *("store migrate", "store check", "store backup x.db", "store restore x.db --yes"),
+    ):
         refused = run(*there, *words.split())
         assert refused.code == 2, refused.err
         assert "works where the store is" in refused.err
