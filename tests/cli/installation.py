@@ -25,7 +25,15 @@ from emailerctl.models.message import MessageView
 from emailerctl.settings import load
 from emailerctl.store.base import HopState
 from emailerctl.wiring import App, open_app
-from tests.cli.world import ROOT, WITHIN_S, Result, World, build_environment, call
+from tests.cli.world import (
+    ROOT,
+    WITHIN_S,
+    Result,
+    Terminal,
+    World,
+    build_environment,
+    call,
+)
 from tests.house.test_commands import COMMANDS
 from tests.smtpd.fixture import SmtpServer
 
@@ -308,6 +316,14 @@ class Installation:
 
         self.wait(tells_all, log.read_text)
         assert self.stop(process, signal.SIGINT) == 130
+
+    def watch(self, documented: str) -> None:
+        """Look at a screen that is drawn anew until somebody leaves it."""
+        words = ["sh", "-c", f"exec {self.fill_in(documented)}"]
+        with Terminal(words, cwd=self.world.folder, environment=self.environment) as terminal:
+            terminal.read_until("relay")
+            terminal.type("q")
+            assert terminal.finish().code == 0
 
     def call(self, documented: str) -> httpx.Response:
         """Ask as the curl line does, word for word where there is a curl."""

@@ -91,6 +91,8 @@ def test_what_an_operator_is_told_to_type_works(
         installation.restore()
         if command.endswith("logs --follow"):
             installation.follow(command)
+        elif command.endswith(" top"):
+            installation.watch(command)
         elif re.match("emailerctl (serve|consume)", command):
             until = "api.started" if "serve" in command else "consumer.started"
             process, _ = installation.start(command, until)
