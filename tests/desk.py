@@ -361,7 +361,7 @@ class Desk:
             connection.execute(statement, parameters)
 
 
-async def until(condition: Callable[[], object], within_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], within_s: float = 30.0) -> None:
     """Wait until *condition* holds; another thread or process brings it about."""
     give_up = time.monotonic() + within_s
     while not condition():

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from emailerctl.core.dissect import LARGEST
-from emailerctl.errors import ConfigurationError
 from emailerctl.models.text import shorten
 from emailerctl.settings.model import ImapSettings
+from emailerctl.trust import trust
 
 _LOOKED_AT_ONCE = 1_000  # messages: the server's list of them is one line, which has its limit
 _LITERAL_AT_MOST = LARGEST + 64 * 1024
@@ -79,15 +79,7 @@ def build_context(settings: ImapSettings) -> ssl.SSLContext | None:
     """
     if settings.tls == "none":
         return None
-    try:
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-    except OSError as error:  # ssl.SSLError too
-        raise ConfigurationError(
-            f"bounces.imap.ca_file {settings.ca_file}: {error.strerror or error}",
-            hint="name a readable PEM file with the certificates to trust",
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
+    return trust(settings.ca_file, setting="bounces.imap.ca_file")
 
 
 class Visit:

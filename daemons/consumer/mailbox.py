@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from daemons.consumer.imap import ImapTrouble, Visit, build_context
 from emailerctl.core.bounces import Bounces, Received
@@ -178,6 +178,7 @@ class Mailbox:
     async def _step(self, work: Callable[[], T]) -> T:
         """Have the thread do one step of a visit, in a time that a slow server can't extend."""
         running = asyncio.get_running_loop().run_in_executor(self._thread, work)
+        running.add_done_callback(_hear)
         within_s = self._settings.timeout.total_seconds() * _STEP_TIMEOUTS
         done, _ = await asyncio.wait({running}, timeout=within_s)
         if not done:
@@ -185,6 +186,12 @@ class Mailbox:
                 self._visit.abort()
             raise ImapTrouble(f"the server took more than {within_s:g} s for one step")
         return running.result()
+
+
+def _hear(step: asyncio.Future[Any]) -> None:
+    """Take note of how a step ended that nobody waits for any more."""
+    if not step.cancelled():
+        step.exception()
 
 
 def log_received(received: Received) -> None:

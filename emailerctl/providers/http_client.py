@@ -27,12 +27,12 @@ from urllib.parse import urlsplit
 import httpcore
 import httpx
 
-from emailerctl.errors import ConfigurationError
 from emailerctl.models.clock import Clock, SystemClock
 from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.providers.base import DOT_WITHIN_MS, Mark, MarkRefused
 from emailerctl.providers.smtp_reply import clean
+from emailerctl.trust import trust, trust_system
 
 # What is asked
 
@@ -342,7 +342,7 @@ class Client:
         self._base_url = base_url
         self._secrets = tuple(secrets)
         self._connect_s = connect_timeout.total_seconds()
-        self._context = _build_context(name, ca_file)
+        self._context = trust(ca_file, setting=f"[providers.{name}] ca_file")
         self._transport = _Transport(self._context, connections)
         self._http = httpx.AsyncClient(
             transport=self._transport,
@@ -559,19 +559,6 @@ class _Transport(httpx.AsyncHTTPTransport):
         return len(self._pool.connections)
 
 
-def _build_context(name: str, ca_file: Path | None) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    except OSError as error:  # ssl.SSLError too
-        said = error.strerror or str(error)
-        raise ConfigurationError(
-            f"[providers.{name}] ca_file {ca_file}: {said}",
-            hint="name a readable PEM file with the certificates to trust",
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 def _build_fault(wire: _Wire, reply: str, *, is_charged: bool = True) -> Outcome:
     """Return what a missing answer means: the last byte draws the line."""
     return Outcome(
@@ -638,7 +625,9 @@ async def ask_once(base_url: str, request: Request, *, ca_file: Path | None = No
 async def post_json(url: str, body: object) -> str:
     """Post *body* once; return why that failed, without the URL; empty when it did not."""
     try:
-        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            timeout=10, trust_env=False, verify=trust_system()
+        ) as client:
             answer = await client.post(url, json=body)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return type(error).__name__

@@ -21,7 +21,6 @@ from typing import Literal, NamedTuple, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from emailerctl.errors import ConfigurationError
 from emailerctl.log import log
 from emailerctl.models.clock import Clock
 from emailerctl.models.message import EnvelopeRecipient
@@ -56,6 +55,7 @@ from emailerctl.providers.smtp_transaction import (
 )
 from emailerctl.settings import Duration
 from emailerctl.settings.model import Text
+from emailerctl.trust import trust, trust_anybody
 
 # 1 settings
 
@@ -677,21 +677,9 @@ def _build_context(
 ) -> ssl.SSLContext | None:
     if settings.tls is Tls.NONE:
         return None
-    try:
-        context = ssl.create_default_context(
-            cafile=str(settings.ca_file) if settings.ca_file else None
-        )
-    except OSError as error:  # ssl.SSLError too
-        said = error.strerror or str(error)
-        raise ConfigurationError(
-            f"[providers.{name}] ca_file {settings.ca_file}: {said}",
-            hint="name a readable PEM file with the certificates to trust",
-        ) from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     if not is_verified:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+        return trust_anybody()
+    return trust(settings.ca_file, setting=f"[providers.{name}] ca_file")
 
 
 def _was_dead(verdicts: Collection[Verdict]) -> bool:

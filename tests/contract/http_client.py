@@ -30,7 +30,7 @@ def build_next_hop(
         **DIALECTS[kind].settings,
         "base_url": url,
         "final_reply": "8s",
-        "connect_timeout": "2s",
+        "connect_timeout": "10s",
         **more,
     }
     settings = KINDS[kind].settings.model_validate(table)

@@ -55,7 +55,7 @@ def build_next_hop(server: SmtpServer | int, **settings: Any) -> Smtp:
         "port": port,
         "tls": "none",
         "final_reply": "8s",
-        "connect_timeout": "2s",
+        "connect_timeout": "10s",
         "greeting_timeout": "8s",
         "local_hostname": "client.test",
         **settings,
@@ -67,7 +67,7 @@ def build_next_hop(server: SmtpServer | int, **settings: Any) -> Smtp:
     )
 
 
-def build_outgoing(*recipients: str, within_ms: int = 8000, **fields: Any) -> Outgoing:
+def build_outgoing(*recipients: str, within_ms: int = 30_000, **fields: Any) -> Outgoing:
     """Make a message to *recipients*, local parts or whole addresses."""
     addresses = [r if "@" in r else f"{r}@example.org" for r in recipients]
     values = {

@@ -112,7 +112,7 @@ async def until_bounced(desk: Desk, *message_ids: int) -> None:
     for message_id in message_ids:
         public = to_public(MESSAGE, message_id)
         statement = "SELECT 1 FROM messages WHERE id = ? AND state = 'bounced'"
-        await until(lambda: desk.rows(statement, message_id), within_s=15)  # noqa: B023
+        await until(lambda: desk.rows(statement, message_id), within_s=40)  # noqa: B023
         assert await desk.states(message_id) == [State.BOUNCED], public
 
 
@@ -178,9 +178,9 @@ async def test_whatever_the_server_does_each_bounce_counts_once(
     for message_id in ids:
         server.deliver(bounce(message_id))
 
-    async with reading(build_mailbox(desk, server, timeout="200ms")):
+    async with reading(build_mailbox(desk, server, timeout="400ms")):
         await until_bounced(desk, *ids)
-        await until(lambda: not server.contents(), within_s=15)
+        await until(lambda: not server.contents(), within_s=40)
 
     assert server.has_misbehaved
     assert sorted(server.contents("Processed")) == sorted(map(bounce, ids))
@@ -199,7 +199,7 @@ async def test_another_numbering_moves_nothing_unread(desk: Desk, start_imapd: S
         await until(lambda: server.has_misbehaved)
         server.renumber(2)
         await until_bounced(desk, *ids)
-        await until(lambda: not server.contents(), within_s=15)
+        await until(lambda: not server.contents(), within_s=40)
 
     assert sorted(server.contents("Processed")) == sorted(map(bounce, ids))
     assert [await count_bounces(desk, message_id) for message_id in ids] == [1, 1, 1]
@@ -262,7 +262,7 @@ async def test_a_huge_message_is_cut_off(desk: Desk, start_imapd: Start) -> None
 
     async with reading(build_mailbox(desk, server, timeout="5s")):
         await until_bounced(desk, message_id)
-        await until(lambda: not server.contents(), within_s=15)
+        await until(lambda: not server.contents(), within_s=40)
 
     assert len(server.contents("Processed")) == 2
 
@@ -307,7 +307,7 @@ async def test_a_busy_store_leaves_the_mail_where_it_is(desk: Desk, start_imapd:
             assert len(server.contents()) == 1
             connection.execute("ROLLBACK")
         await until_bounced(desk, message_id)
-        await until(lambda: not server.contents(), within_s=15)
+        await until(lambda: not server.contents(), within_s=40)
 
 
 async def test_many_are_read_in_windows(start_imapd: Start) -> None:

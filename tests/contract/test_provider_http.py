@@ -579,8 +579,10 @@ async def test_a_look_up_tells_who_has_it(providers: ProviderServer, kind: str) 
         assert isinstance(hop, CanLookUp)
         taken = await send(providers, hop, "silent-after")
         lost = await send(providers, hop, "silent-before")
+    async with opened(kind, providers) as patient:
+        assert isinstance(patient, CanLookUp)
         findings = [
-            (await hop.look_up(build_look_up(sent.outgoing)))[0] for sent in (taken, lost)
+            (await patient.look_up(build_look_up(sent.outgoing)))[0] for sent in (taken, lost)
         ]
     async with opened(kind, "http://127.0.0.1:9") as away:
         assert isinstance(away, CanLookUp)

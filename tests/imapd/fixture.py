@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tests.imapd.server import PASSWORD, USER
@@ -75,12 +76,16 @@ class ImapServer:
 
     def contents(self, folder: str = "INBOX") -> list[bytes]:
         """Return the messages of a mailbox, by number."""
-        files = (self.root / folder).glob("*.eml")
-        return [file.read_bytes() for file in sorted(files, key=lambda file: int(file.stem))]
+        while True:
+            files = (self.root / folder).glob("*.eml")
+            with suppress(FileNotFoundError):  # it was moved in between: look again
+                return [f.read_bytes() for f in sorted(files, key=lambda file: int(file.stem))]
 
     def flags(self) -> list[str]:
         """Return the flags of the INBOX's messages that have some."""
-        return [file.read_text() for file in sorted((self.root / "INBOX").glob("*.flags"))]
+        while True:
+            with suppress(FileNotFoundError):
+                return [f.read_text() for f in sorted((self.root / "INBOX").glob("*.flags"))]
 
     def transcript(self) -> list[str]:
         """Return what clients said (`< COMMAND …`) and what was done to them (`! …`)."""
