@@ -6,6 +6,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 
 from emailerctl import wiring
 from emailerctl.core import tokens
@@ -17,6 +19,10 @@ from tests.fakes import FakeClock
 # A shell starts what runs in the background with SIGINT ignored, and so would be what we start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Nothing is said about time in tests: the machine has other work.
+hypothesis.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("busy")
 
 MakeToken = Callable[..., Awaitable[tokens.Minted]]
 

@@ -295,9 +295,7 @@ async def test_a_bounce_that_says_nothing_is_kept(desk: Desk) -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from(NAMES), st.integers(0, 1500))
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_no_bytes_make_it_fail(desk: Desk, noise: bytes, name: str, at: int) -> None:
     raw = fill(name)
 

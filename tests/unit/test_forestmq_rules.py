@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emailerctl.models.ids import MESSAGE, to_public
@@ -40,7 +40,6 @@ anything = st.recursive(
 messages = st.dictionaries(keys, anything, max_size=6)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(messages, st.sampled_from([DOORBELL_BYTES, MOST_BYTES]))
 def test_what_goes_out_neither_ends_the_server_nor_is_changed(
     message: dict[str, Any], most_bytes: int

@@ -106,7 +106,7 @@ def test_values_of_different_kinds_differ(one: object, other: object) -> None:
     assert differing_fields(fingerprint({"a": one}), fingerprint({"a": other})) == ["a"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(requests, requests)
 def test_fingerprints_differ_where_the_requests_do(
     one: dict[str, object], other: dict[str, object]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emailerctl.core.accept import Acceptance
@@ -185,13 +185,13 @@ def _signed(content: bytes) -> bytes:
     ).encode()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_with_a_reason(raw: bytes) -> None:
     assert refused(raw).faults
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.sampled_from(["topic", "v", "id", "enc", "data", "kid", "at", "sig", "job", "x"]),

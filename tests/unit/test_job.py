@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emailerctl.errors import Invalid
@@ -51,7 +51,7 @@ def test_a_signature_is_what_the_documentation_says() -> None:
     assert made == "ebf08aceb384fbd76cd538d11443e583cc2a347ca47dcd24cba061d057be6d1f"
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     fields=st.dictionaries(
         st.text(st.characters(codec="utf-8"), max_size=9),

@@ -202,7 +202,7 @@ drafts = st.builds(
 PLAIN = Draft(header_from=Mailbox("a@example.org"), to=(Mailbox("b@example.org"),), text="Hi")
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.filter_too_much])
 @given(drafts)
 @example(replace(PLAIN, text=""))
 @example(replace(PLAIN, text="From " + "ü" + "x" * 70 + "\nFrom From From ü" + "From " * 40))
@@ -214,7 +214,7 @@ def test_what_is_read_back_is_what_was_asked_for(draft: Draft) -> None:
     assert_reads_back(draft)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.one_of(bodies, st.text(max_size=300)).filter(lambda text: not find_unencodable(text)))
 def test_any_body_survives_alone_and_beside_another(text: str) -> None:
     assert_reads_back(replace(PLAIN, text=text))

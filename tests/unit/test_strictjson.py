@@ -43,7 +43,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.dictionaries(st.text("abc"), json_values), st.booleans())
 def test_what_json_writes_is_read(value: dict[str, object], ascii_only: bool) -> None:
     assert load_object(json.dumps(value, ensure_ascii=ascii_only).encode()) == value

@@ -626,7 +626,7 @@ json_values = st.recursive(
 field_names = st.sampled_from(sorted(SubmissionBody.model_json_schema()["properties"]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.dictionaries(field_names | st.text(max_size=9), json_values, max_size=6))
 def test_any_json_is_a_submission_or_has_faults(fields: dict[str, object]) -> None:
     merged = {**LEAST, **fields}
