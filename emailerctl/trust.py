@@ -1,32 +1,39 @@
 """Which certificate authorities are trusted.
 
-To read the system's takes 50 ms of a processor and a megabyte, so it is done once a process.
+To read the system's takes 50 ms of a processor and a megabyte, so it is done once for each
+protocol, and not for each next hop.  Protocols don't share: clients write what they speak into
+the context (ALPN), and a mail server that is offered `http/1.1` may refuse the connection; Exim
+does (its specification, `tls_alpn`, read 2026-11-24).
 """
 
 import functools
 import ssl
+from enum import Enum
 from pathlib import Path
 
 from emailerctl.errors import ConfigurationError
 
 
-@functools.cache
-def trust_system() -> ssl.SSLContext:
-    """Return the context of all who trust what this system does; nobody changes it."""
-    return _build(None)
+class Protocol(Enum):
+    """What is spoken inside TLS."""
+
+    HTTP = "http"
+    IMAP = "imap"
+    SMTP = "smtp"
 
 
-def trust(ca_file: Path | str | None, *, setting: str) -> ssl.SSLContext:
+def trust(ca_file: Path | str | None, *, protocol: Protocol, setting: str) -> ssl.SSLContext:
     """Return a context that trusts what is in *ca_file*, or what the system does without one.
 
     Args:
+        protocol: that its connections are for.
         setting: that names the file, for the error.
 
     Raises:
         ConfigurationError: *ca_file* can't be used.
     """
     if not ca_file:
-        return trust_system()
+        return _trust_system(protocol)
     try:
         return _build(str(ca_file))
     except OSError as error:  # ssl.SSLError too
@@ -43,6 +50,11 @@ def trust_anybody() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     return context
+
+
+@functools.cache
+def _trust_system(_protocol: Protocol) -> ssl.SSLContext:
+    return _build(None)
 
 
 def _build(ca_file: str | None) -> ssl.SSLContext:

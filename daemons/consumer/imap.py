@@ -16,7 +16,7 @@ from typing import Any
 from emailerctl.core.dissect import LARGEST
 from emailerctl.models.text import shorten
 from emailerctl.settings.model import ImapSettings
-from emailerctl.trust import trust
+from emailerctl.trust import Protocol, trust
 
 _LOOKED_AT_ONCE = 1_000  # messages: the server's list of them is one line, which has its limit
 _LITERAL_AT_MOST = LARGEST + 64 * 1024
@@ -79,7 +79,7 @@ def build_context(settings: ImapSettings) -> ssl.SSLContext | None:
     """
     if settings.tls == "none":
         return None
-    return trust(settings.ca_file, setting="bounces.imap.ca_file")
+    return trust(settings.ca_file, protocol=Protocol.IMAP, setting="bounces.imap.ca_file")
 
 
 class Visit:

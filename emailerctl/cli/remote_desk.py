@@ -28,7 +28,6 @@ from emailerctl.store.base import (
     Suppression,
     Verb,
 )
-from emailerctl.trust import trust_system
 
 Item = TypeVar("Item")
 
@@ -74,12 +73,7 @@ class RemoteDesk:
     def __init__(self, place: Place, **options: Any) -> None:
         """Connect at the first question; *options* are those of httpx."""
         self.place = place
-        self._client = AsyncClient(
-            place.url,
-            place.token,
-            patience_s=_PATIENCE_S,
-            **{"verify": trust_system(), **options},
-        )
+        self._client = AsyncClient(place.url, place.token, patience_s=_PATIENCE_S, **options)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -23,7 +23,6 @@ from emailerctl.models.clock import to_text
 from emailerctl.models.event import Event, parse_event
 from emailerctl.models.ids import MESSAGE, parse_public, to_public
 from emailerctl.models.page import PAGE_LIMIT, EventFilter
-from emailerctl.trust import trust_system
 
 _WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # before a stream that ended is asked for again
 _SILENT_S = 40.0  # without a sign of life, which comes every 15 s, the connection is dead
@@ -47,7 +46,6 @@ class RemoteLog:
             headers={"Authorization": f"Bearer {place.token}"},
             timeout=httpx.Timeout(_ANSWER_S),
             follow_redirects=False,
-            verify=trust_system(),
         )
 
     async def __aenter__(self) -> Self:

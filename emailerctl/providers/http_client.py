@@ -32,7 +32,7 @@ from emailerctl.models.message import EnvelopeRecipient
 from emailerctl.models.outcome import Alarm, Kind, Outcome, Party, Phase
 from emailerctl.providers.base import DOT_WITHIN_MS, Mark, MarkRefused
 from emailerctl.providers.smtp_reply import clean
-from emailerctl.trust import trust, trust_system
+from emailerctl.trust import Protocol, trust
 
 # What is asked
 
@@ -342,7 +342,9 @@ class Client:
         self._base_url = base_url
         self._secrets = tuple(secrets)
         self._connect_s = connect_timeout.total_seconds()
-        self._context = trust(ca_file, setting=f"[providers.{name}] ca_file")
+        self._context = trust(
+            ca_file, protocol=Protocol.HTTP, setting=f"[providers.{name}] ca_file"
+        )
         self._transport = _Transport(self._context, connections)
         self._http = httpx.AsyncClient(
             transport=self._transport,
@@ -625,9 +627,7 @@ async def ask_once(base_url: str, request: Request, *, ca_file: Path | None = No
 async def post_json(url: str, body: object) -> str:
     """Post *body* once; return why that failed, without the URL; empty when it did not."""
     try:
-        async with httpx.AsyncClient(
-            timeout=10, trust_env=False, verify=trust_system()
-        ) as client:
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
             answer = await client.post(url, json=body)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return type(error).__name__

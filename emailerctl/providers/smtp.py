@@ -55,7 +55,7 @@ from emailerctl.providers.smtp_transaction import (
 )
 from emailerctl.settings import Duration
 from emailerctl.settings.model import Text
-from emailerctl.trust import trust, trust_anybody
+from emailerctl.trust import Protocol, trust, trust_anybody
 
 # 1 settings
 
@@ -677,9 +677,10 @@ def _build_context(
 ) -> ssl.SSLContext | None:
     if settings.tls is Tls.NONE:
         return None
-    if not is_verified:
-        return trust_anybody()
-    return trust(settings.ca_file, setting=f"[providers.{name}] ca_file")
+    verifying = trust(
+        settings.ca_file, protocol=Protocol.SMTP, setting=f"[providers.{name}] ca_file"
+    )
+    return verifying if is_verified else trust_anybody()
 
 
 def _was_dead(verdicts: Collection[Verdict]) -> bool:

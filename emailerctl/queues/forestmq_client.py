@@ -22,7 +22,6 @@ import httpx
 
 from emailerctl.models.clock import Clock
 from emailerctl.models.text import shorten
-from emailerctl.trust import trust_system
 
 DOORBELL_BYTES = 512
 MOST_BYTES = 5_000  # of any body: from 5 137 on the server dies
@@ -163,7 +162,6 @@ class ForestMqClient:
             headers={"Host": host} if host else {},
             follow_redirects=False,
             trust_env=False,
-            verify=trust_system(),
         )
 
     async def put(
