@@ -50,8 +50,8 @@ bench: $(DEV)  ## the ratios of docs/benchmarks.md, side by side in one run
 	@$(BIN)/python -m bench $(ARGS)
 
 lock: $(DEV)   ## resolve the dependencies anew; ARGS=--upgrade for the newest of each
-	@$(BIN)/uv pip compile $(LOCKING) $(ARGS) pyproject.toml --group build \
-		--extra smtp --extra postgres --extra nats --extra otel -o requirements.lock
+	@$(BIN)/uv pip compile $(LOCKING) $(ARGS) pyproject.toml --group build --extra smtp \
+		-o requirements.lock
 	@$(BIN)/uv pip compile $(LOCKING) $(ARGS) pyproject.toml --group build --extra dev \
 		--constraint requirements.lock -o requirements-dev.lock
 LOCKING := --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-annotate \
