@@ -24,13 +24,13 @@ run: $(RUN)    ## API, consumer and a sandbox inbox on a throw-away store, with 
 	@$(BIN)/emailerctl dev $(ARGS)
 
 test: $(DEV)   ## the whole suite, no service needed; ARGS="tests/unit -x" for a part
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 test-deploy: $(DEV) ## image, Compose and Ansible with a Docker engine of its own; root on Debian 12
 	@tools=$$(.ci/deploy-tools) && DEPLOY_TOOLS=$$tools $(BIN)/python -m pytest tests/deploy -p no:xdist $(ARGS)
 
 test-all: $(DEV) ## the whole suite with branch coverage
-	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
 check: $(DEV)  ## format, ruff, mypy, import-linter, generated files up to date
 	@echo "format" && $(BIN)/ruff format --quiet --check .
